@@ -1,0 +1,94 @@
+"""One transaction at a time: `with connect(settings) as connection` commits at the end or rolls everything back."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import sqlalchemy as sa
+from psycopg2 import errors as pg_errors
+from psycopg2 import sql as pg_sql
+
+from intent_platform.errors import DatabaseUnavailable
+from intent_platform.paths import resource_folder
+from intent_platform.settings import Settings
+
+COPY_BATCH_ROWS = 50_000
+
+
+@contextmanager
+def connect(settings: Settings) -> Iterator[sa.Connection]:
+    """A connection inside one transaction. DatabaseUnavailable says which server, without the password."""
+    if not settings.database_url:
+        raise DatabaseUnavailable(
+            "No database is set: give INTENT_DATABASE_URL, or run the command through `intent`, which starts "
+            "the embedded Postgres."
+        )
+    try:
+        with _engine(settings.database_url).begin() as connection:
+            yield connection
+    except sa.exc.OperationalError as error:
+        raise DatabaseUnavailable(
+            f"Postgres at {_without_password(settings.database_url)} failed: {_first_line(error)}. Nothing of this "
+            "transaction was kept; start the server or mend INTENT_DATABASE_URL, then run the step again."
+        ) from error
+    except sa.exc.ProgrammingError as error:
+        if isinstance(error.orig, pg_errors.UndefinedTable | pg_errors.InvalidSchemaName | pg_errors.UndefinedColumn):
+            raise DatabaseUnavailable(
+                f"Postgres at {_without_password(settings.database_url)} is not at this version's schema: "
+                f"{_first_line(error)}. Run `intent migrate`."
+            ) from error
+        raise
+
+
+def query(connection: sa.Connection, name: str, **parameters: object) -> Sequence[sa.RowMapping]:
+    """Run sql/queries/<name>.sql with its :named parameters; return its rows, or none for a statement without."""
+    result = connection.execute(sa.text(_query_text(name)), parameters)
+    return result.mappings().all() if result.returns_rows else ()
+
+
+def execute_many(connection: sa.Connection, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Run sql/queries/<name>.sql once for each row of parameters."""
+    if rows:
+        connection.execute(sa.text(_query_text(name)), list(rows))
+
+
+def exclusive(connection: sa.Connection, *names: str) -> None:
+    """Wait for and hold a named lock (say "lake", shop) until this transaction ends."""
+    connection.execute(
+        sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": "/".join(("intent", *names))}
+    )
+
+
+def copy_rows(connection: sa.Connection, table: str, rows: pa.Table) -> None:
+    """COPY an Arrow table into `table` (schema.name or a temporary table); Arrow's column names choose the columns."""
+    statement = pg_sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT csv)").format(
+        pg_sql.Identifier(*table.split(".")), pg_sql.SQL(", ").join(map(pg_sql.Identifier, rows.column_names))
+    )
+    with connection.connection.cursor() as cursor:
+        for batch in rows.to_batches(max_chunksize=COPY_BATCH_ROWS):
+            stream = io.BytesIO()
+            pa_csv.write_csv(batch, stream, pa_csv.WriteOptions(include_header=False))
+            stream.seek(0)
+            cursor.copy_expert(statement, stream)
+
+
+@lru_cache(maxsize=8)
+def _engine(url: str) -> sa.Engine:
+    return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+
+
+@lru_cache(maxsize=256)
+def _query_text(name: str) -> str:
+    return (resource_folder("sql") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def _without_password(url: str) -> str:
+    return sa.make_url(url).render_as_string(hide_password=True)
+
+
+def _first_line(error: sa.exc.DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__

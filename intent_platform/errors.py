@@ -1,0 +1,81 @@
+"""Every error a user can cause or meet. A class docstring says when; the message says what, how many, which, where, what next."""
+
+from dataclasses import dataclass, field
+from datetime import date
+
+
+class IntentError(Exception):
+    """Base of all errors that end a command with a message instead of a traceback."""
+
+
+class SettingInvalid(IntentError):
+    """An environment variable or option has a value the platform cannot work with."""
+
+
+class MappingInvalid(IntentError):
+    """A sources/<shop>.toml file is missing, is not TOML, or maps something that is not in the contract."""
+
+
+class MappingDoesNotFit(IntentError):
+    """The file at hand lacks a column that the mapping names."""
+
+
+class FileUnreadable(IntentError):
+    """A received file is missing, empty, a stream cut short, or not of the format that its mapping says."""
+
+
+class CatalogueInvalid(IntentError):
+    """A catalogue has no usable rows, or lacks titles."""
+
+
+class LakeConflict(IntentError):
+    """Somebody else published to the lake between reading its manifest and swapping it."""
+
+
+class DatabaseUnavailable(IntentError):
+    """Postgres cannot be reached, or is not at the schema version that this release needs."""
+
+
+class EncoderMissing(IntentError):
+    """The text encoder's folder or package is not there, or its weights have another digest."""
+
+
+class ReleaseInvalid(IntentError):
+    """A release names a part that is missing, or whose bytes do not match their digest."""
+
+
+class NotEnoughData(IntentError):
+    """A step needs days, labels or items that have not been published yet."""
+
+
+class KeyMissing(IntentError):
+    """A secret key is in neither the environment nor its 0600 file, or the file is open to others."""
+
+
+@dataclass(kw_only=True)
+class DayRefused(IntentError):
+    """A day's files broke the contract in more rows than allowed, or failed a critical expectation."""
+
+    day: date
+    rows_read: int
+    rejected: int
+    allowed_ratio: float
+    by_rule: dict[str, int] = field(default_factory=dict)
+    failed_expectations: tuple[str, ...] = ()
+    where: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        share = self.rejected / self.rows_read if self.rows_read else 1.0
+        lines = [
+            f"{self.day}: {self.rejected:,} of {self.rows_read:,} events rejected "
+            f"({share:.2%}, allowed {self.allowed_ratio:.2%})."
+        ]
+        if self.by_rule:
+            counts = ", ".join(f"{rule} {rows:,}" for rule, rows in sorted(self.by_rule.items(), key=lambda kv: -kv[1]))
+            lines.append(f"By rule: {counts}. Rows: {self.where}")
+        if self.failed_expectations:
+            lines.append("Failed expectations: " + "; ".join(self.failed_expectations) + ".")
+        if self.hint:
+            lines.append(self.hint)
+        return "\n".join(lines)

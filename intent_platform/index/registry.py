@@ -1,0 +1,244 @@
+"""Which release serves: the registry's rows, promotion, and the bootstrap release that is there before anything is learned."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from intent_platform import db
+from intent_platform.domain import Promotion
+from intent_platform.errors import NotEnoughData, ReleaseInvalid
+from intent_platform.index.item_index import ItemIndex, build_index, load_index
+from intent_platform.index.popularity import item_popularity
+from intent_platform.index.release import Manifest, Release, load_release, write_manifest
+from intent_platform.lake import Lake, Snapshot
+from intent_platform.log import get_logger
+from intent_platform.model import parts
+from intent_platform.model.behaviour import Model, ModelCard, load_model, save_model
+from intent_platform.model.lexical import fit_lexical
+from intent_platform.model.text import find_encoder, item_text
+from intent_platform.settings import Settings
+
+log = get_logger(__name__)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def current_promotion(settings: Settings) -> Promotion | None:
+    """The one pointer: the promotion with the highest number; None before the first."""
+    with db.connect(settings) as connection:
+        rows = db.query(connection, "current_release", shop=settings.shop)
+    if not rows:
+        return None
+    row = rows[0]
+    return Promotion(
+        shop=row["shop"],
+        promotion_number=row["promotion_number"],
+        release_id=row["release_id"],
+        decided_at=row["decided_at"],
+    )
+
+
+def current_release(settings: Settings) -> tuple[Release, Promotion] | None:
+    """What serves now, loaded and beside today's catalogue; None before the first promotion."""
+    promotion = current_promotion(settings)
+    if promotion is None:
+        return None
+    release = load_release(settings, promotion.release_id)
+    return release.with_catalogue(Lake(settings.lake_root, settings.shop).snapshot().read("items")), promotion
+
+
+def ensure_release(settings: Settings, day: date, *, now: datetime | None = None) -> Release:
+    """What serves now; when nothing does, a bootstrap release is made from the days up to `day` and promoted."""
+    found = current_release(settings)
+    if found is not None:
+        return found[0]
+    make_bootstrap(settings, day, reason="no_model_trained_yet", now=now)
+    found = current_release(settings)
+    assert found is not None
+    return found[0]
+
+
+def make_bootstrap(settings: Settings, day: date, *, reason: str, now: datetime | None = None) -> Promotion:
+    """Popularity and text serve, and purchase_intent stays NULL for the given reason."""
+    now = now or utc_now()
+    lake = Lake(settings.lake_root, settings.shop)
+    model = _bootstrap_model(lake, lake.snapshot(), settings, reason)
+    with db.connect(settings) as connection:
+        add_model(connection, settings, model, trained_from=None, trained_until=day, report=None, now=now)
+        add_decision(connection, settings, model.digest, "approved", [f"Bootstrap: {reason}."], "bootstrap", now)
+    manifest = publish_index(settings, model, day, now=now)
+    return promote(settings, manifest.release_id, reason=f"Bootstrap: {reason}", decided_by="bootstrap", clock=now)
+
+
+def promote(settings: Settings, release_id: str, *, reason: str, decided_by: str, clock: datetime) -> Promotion:
+    """Point the shop at a release under the next number. Its parts are checked first; what serves already stays as it is."""
+    load_release(settings, release_id)
+    with db.connect(settings) as connection:
+        if not db.query(connection, "registered_release", shop=settings.shop, release_id=release_id):
+            raise ReleaseInvalid(f"Release {release_id!r} is not in registry.release of shop {settings.shop!r}.")
+        db.exclusive(connection, "promotion", settings.shop)
+        rows = db.query(
+            connection,
+            "add_promotion",
+            shop=settings.shop,
+            release_id=release_id,
+            reason=reason,
+            decided_by=decided_by,
+            decided_at=clock,
+        )
+    number = rows[0]["promotion_number"]
+    log.info("release_promoted", release=release_id, promotion=number, is_new=rows[0]["is_new"])
+    return Promotion(shop=settings.shop, promotion_number=number, release_id=release_id, decided_at=clock)
+
+
+def publish_index(settings: Settings, model: Model, day: date | None, *, now: datetime) -> Manifest:
+    """Index today's items with a model's vectors and register the release. NotEnoughData when recall is below the floor."""
+    lake = Lake(settings.lake_root, settings.shop)
+    snapshot = lake.snapshot()
+    items = snapshot.read("items")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "index"
+        seconds = build_index(model, items, item_popularity(snapshot, day, settings), settings, folder)
+        digest = parts.publish_part(lake.path(""), "index", folder)
+        size = sum(each.stat().st_size for each in folder.iterdir())
+    index = load_index(lake.path(""), digest, settings.home)
+    is_good = min(index.passport.recall_at_20, index.passport.text_recall_at_20) >= settings.min_index_recall
+    with db.connect(settings) as connection:
+        _add_index(connection, settings, index, items.filter(items["is_available"]).num_rows, seconds, size, is_good, now)
+    if not is_good:
+        raise NotEnoughData(
+            f"The index over {len(index):,} items finds {index.passport.recall_at_20:.1%} of the exact 20 nearest "
+            f"(floor {settings.min_index_recall:.1%}); it was not published and the index before it stays."
+        )
+    manifest = write_manifest(lake, settings.shop, model, digest)
+    with db.connect(settings) as connection:
+        _add_release(connection, settings, manifest, now)
+    return manifest
+
+
+def add_model(
+    connection: sa.Connection,
+    settings: Settings,
+    model: Model,
+    *,
+    trained_from: date | None,
+    trained_until: date,
+    report: str | None,
+    now: datetime,
+) -> None:
+    """Register a published model folder."""
+    shaping = ("horizon_hours", "window_events", "history_days", "max_epochs", "min_labels", "session_gap_minutes")
+    db.query(
+        connection,
+        "add_model",
+        shop=settings.shop,
+        model_digest=model.digest,
+        kind=model.card.kind,
+        purchase_scorer=model.card.purchase_scorer,
+        item_scorer=model.card.item_scorer,
+        trained_from=trained_from,
+        trained_until=trained_until,
+        training_seed=model.card.seed,
+        training_settings=json.dumps({name: getattr(settings, name) for name in shaping}),
+        data_digests=json.dumps(model.card.data_digests),
+        report=report,
+        trained_at=now,
+    )
+
+
+def add_decision(
+    connection: sa.Connection,
+    settings: Settings,
+    model_digest: str,
+    verdict: str,
+    reasons: Sequence[str],
+    decided_by: str,
+    now: datetime,
+) -> None:
+    db.query(
+        connection,
+        "add_decision",
+        shop=settings.shop,
+        model_digest=model_digest,
+        decided_at=now,
+        verdict=verdict,
+        reasons=json.dumps(list(reasons), ensure_ascii=False),
+        decided_by=decided_by,
+    )
+
+
+def _add_index(
+    connection: sa.Connection,
+    settings: Settings,
+    index: ItemIndex,
+    available: int,
+    seconds: float,
+    size: int,
+    is_published: bool,
+    now: datetime,
+) -> None:
+    passport = index.passport
+    db.query(
+        connection,
+        "add_item_index",
+        shop=settings.shop,
+        index_digest=index.digest,
+        model_digest=passport.model_digest,
+        kind=passport.kind,
+        items=passport.items,
+        dimensions=passport.dimensions,
+        recall_at_20=min(passport.recall_at_20, passport.text_recall_at_20),
+        unavailable_ratio=1 - available / max(passport.items, 1),
+        build_seconds=seconds,
+        bytes=size,
+        is_published=is_published,
+        built_at=now,
+    )
+
+
+def _add_release(connection: sa.Connection, settings: Settings, manifest: Manifest, now: datetime) -> None:
+    added = db.query(
+        connection,
+        "add_release",
+        shop=settings.shop,
+        release_id=manifest.release_id,
+        model_digest=manifest.model,
+        index_digest=manifest.index,
+        created_at=now,
+    )
+    if not added:
+        raise ReleaseInvalid(
+            f"Model {manifest.model[:16]}… is not approved, or has no stored evaluation, so release "
+            f"{manifest.release_id} may not name it. See registry.decision."
+        )
+
+
+def _bootstrap_model(lake: Lake, snapshot: Snapshot, settings: Settings, reason: str) -> Model:
+    items = snapshot.read("items", columns=["item_id", "title", "category", "brand"]).sort_by("item_id")
+    columns = (items[name].to_pylist() for name in ("title", "category", "brand"))
+    texts = sorted({item_text(*each) for each in zip(*columns, strict=True)})
+    encoder = find_encoder(settings)
+    card = ModelCard(
+        kind="bootstrap",
+        purchase_scorer="none",
+        item_scorer="popularity",
+        intent_missing_reason=reason,
+        horizon_hours=settings.horizon_hours,
+        window_events=settings.window_events,
+        encoder=encoder.name,
+        encoder_digest=encoder.digest,
+        data_digests={},
+        seed=settings.seed,
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        save_model(Path(temporary), card, fit_lexical(texts, seed=settings.seed))
+        digest = parts.publish_part(lake.path(""), "model", Path(temporary))
+    return load_model(lake.path(""), digest, settings)
+
+

@@ -1,0 +1,201 @@
+"""A shop's tables as immutable Parquet files under one manifest.
+
+    <root>/shop=main/manifest.json                     what is published now: table → partition → files
+    <root>/shop=main/clean/day=2026-08-21/<name>.parquet
+
+Writing a file shows nothing. `publish` swaps the manifest: readers see all of a change or none of it, also when it
+spans tables and days. A reader keeps the snapshot it took; replaced files stay until `remove_unpublished`.
+The caller holds the shop's lake lock (db.exclusive) around read-change-publish; a version check catches who does not.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import fsspec
+import ibis
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from intent_platform.errors import LakeConflict, NotEnoughData
+
+PartitionKey = tuple[str, str]
+"""(table, partition), for example ("clean", "day=2026-08-21")."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataFile:
+    """One immutable Parquet file, as the manifest names it."""
+
+    path: str  # relative to the shop's folder
+    rows: int
+    tags: Mapping[str, str]  # what its writer wants to know again: received file, digest, …
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What was published when it was taken; later publications do not change it."""
+
+    version: int
+    tables: Mapping[str, Mapping[str, tuple[DataFile, ...]]]
+    lake: "Lake"
+
+    def partitions(self, table: str) -> list[str]:
+        return sorted(self.tables.get(table, {}))
+
+    def files(self, table: str, partition: str) -> tuple[DataFile, ...]:
+        return tuple(self.tables.get(table, {}).get(partition, ()))
+
+    def paths(self, table: str, partitions: Iterable[str] | None = None) -> list[str]:
+        """Absolute paths of a table's files, in partition order; partitions that are not published have none."""
+        wanted = self.partitions(table) if partitions is None else sorted(set(partitions))
+        return [self.lake.path(each.path) for partition in wanted for each in self.files(table, partition)]
+
+    def rows(self, table: str, partition: str) -> int:
+        return sum(each.rows for each in self.files(table, partition))
+
+    def read(
+        self, table: str, partitions: Iterable[str] | None = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Read into memory; NotEnoughData when nothing is published there."""
+        paths = self.paths(table, partitions)
+        if not paths:
+            raise NotEnoughData(f"Table {table!r} has nothing published in {self.lake.path('')}; run the step before.")
+        dataset = ds.dataset(
+            [self.lake.filesystem_path(path) for path in paths], format="parquet", filesystem=self.lake.filesystem
+        )
+        return dataset.to_table(columns=list(columns) if columns else None)
+
+    def scan(self, connection: Any, table: str, partitions: Iterable[str] | None = None) -> ibis.Table:
+        """A lazy Ibis table over the files; `connection` is an Ibis backend that reads Parquet."""
+        paths = self.paths(table, partitions)
+        if not paths:
+            raise NotEnoughData(f"Table {table!r} has nothing published in {self.lake.path('')}; run the step before.")
+        return connection.read_parquet(paths)
+
+
+class Lake:
+    """One shop's part of the lake, in a folder or an object store (any fsspec address)."""
+
+    def __init__(self, root: str, shop: str) -> None:
+        self.filesystem, base = fsspec.core.url_to_fs(root)
+        self._scheme = "" if self.is_local else root.split("://", 1)[0] + "://"
+        self._base = f"{base.rstrip('/')}/shop={shop}"
+
+    @property
+    def is_local(self) -> bool:
+        return "file" in _protocols(self.filesystem)
+
+    def path(self, relative: str) -> str:
+        """Absolute path or address of something in this shop's folder."""
+        return f"{self._scheme}{self._base}/{relative}".rstrip("/")
+
+    def filesystem_path(self, path: str) -> str:
+        return path.removeprefix(self._scheme) if self._scheme else path
+
+    def snapshot(self) -> Snapshot:
+        manifest = self._read_manifest()
+        tables = {
+            table: {partition: tuple(DataFile(**each) for each in files) for partition, files in partitions.items()}
+            for table, partitions in manifest["tables"].items()
+        }
+        return Snapshot(version=manifest["version"], tables=tables, lake=self)
+
+    def write(
+        self, table: str, partition: str, data: pa.Table | pa.RecordBatchReader, tags: Mapping[str, str] | None = None
+    ) -> DataFile:
+        """Write rows as one new file, flushed to disk; it is visible only once published."""
+        relative = self.new_path(table, partition)
+        rows = 0
+        with self.filesystem.open(self.filesystem_path(self.path(relative)), "wb") as stream:
+            with pq.ParquetWriter(stream, data.schema, compression="zstd", compression_level=1) as writer:
+                for batch in data.to_batches() if isinstance(data, pa.Table) else data:
+                    writer.write_batch(batch)
+                    rows += batch.num_rows
+            _flush_to_disk(stream)
+        return DataFile(path=relative, rows=rows, tags=dict(tags or {}))
+
+    def new_path(self, table: str, partition: str) -> str:
+        """A path no file has yet, its folder made; for writers other than `write` (DuckDB's COPY)."""
+        folder = self.filesystem_path(self.path(f"{table}/{partition}"))
+        self.filesystem.makedirs(folder, exist_ok=True)
+        return f"{table}/{partition}/{uuid.uuid4().hex}.parquet"
+
+    def publish(self, changes: Mapping[PartitionKey, Sequence[DataFile]], *, based_on: Snapshot) -> Snapshot:
+        """Swap the manifest so that each named partition holds just these files; an empty list removes it."""
+        manifest = self._read_manifest()
+        if manifest["version"] != based_on.version:
+            raise LakeConflict(
+                f"{self.path('manifest.json')} moved from version {based_on.version} to {manifest['version']} "
+                "while a step was writing; nothing was published. Run the step again."
+            )
+        for (table, partition), files in changes.items():
+            partitions = manifest["tables"].setdefault(table, {})
+            if files:
+                partitions[partition] = [asdict(each) for each in files]
+            else:
+                partitions.pop(partition, None)
+        manifest["version"] += 1
+        self._swap_manifest(manifest)
+        return self.snapshot()
+
+    def remove_unpublished(self, *, older_than: timedelta, now: datetime) -> int:
+        """Delete data files that the manifest does not name and that are older than any reader; return how many."""
+        named = {path for table in self.snapshot().tables for path in self.snapshot().paths(table)}
+        removed = 0
+        for path, facts in self.filesystem.find(self._base, detail=True).items():
+            is_data = path.endswith(".parquet") and f"{self._scheme}{path}" not in named
+            if is_data and "=" in path.removeprefix(self._base) and _modified_at(facts) < now - older_than:
+                self.filesystem.rm(path)
+                removed += 1
+        return removed
+
+    def _read_manifest(self) -> dict[str, Any]:
+        path = self.filesystem_path(self.path("manifest.json"))
+        if not self.filesystem.exists(path):
+            return {"version": 0, "tables": {}}
+        return json.loads(self.filesystem.cat_file(path))
+
+    def _swap_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Old or new, never half: rename on a local disk, a single PUT in an object store."""
+        path = self.filesystem_path(self.path("manifest.json"))
+        content = json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
+        if not self.is_local:
+            self.filesystem.pipe_file(path, content)
+            return
+        temporary = f"{path}.{uuid.uuid4().hex}"
+        with open(temporary, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        _sync_folder(os.path.dirname(path))
+
+
+def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+    protocol = filesystem.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def _flush_to_disk(stream: Any) -> None:
+    stream.flush()
+    if hasattr(stream, "fileno"):
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _modified_at(facts: Mapping[str, Any]) -> datetime:
+    value = facts.get("mtime", facts.get("LastModified", 0.0))
+    return value if isinstance(value, datetime) else datetime.fromtimestamp(value, tz=UTC)

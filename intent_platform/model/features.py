@@ -1,0 +1,137 @@
+"""What a shopper has done so far, as numbers: the boosted trees' input, and beside the sequence, the network's.
+
+An example is (position, asked_at): everything up to and including row `position`, asked at a moment not before it and
+before the shopper's next event. Nothing here looks at a later row, so features cannot leak.
+"""
+
+import numpy as np
+
+from intent_platform.model.rows import TYPE_CODE, US_PER_DAY, US_PER_HOUR, Rows
+
+COUNTED = ("view", "click", "search", "add_to_cart", "remove_from_cart", "purchase")
+WINDOWS = (("1h", US_PER_HOUR), ("1d", US_PER_DAY), ("7d", 7 * US_PER_DAY), ("30d", 30 * US_PER_DAY))
+SINCE = ("view", "search", "add_to_cart", "purchase")
+NEVER_HOURS = 24.0 * 60
+
+FEATURES = (
+    *(f"{name}s_{window}" for window in ("session", *(name for name, _ in WINDOWS)) for name in COUNTED),
+    "idle_hours",
+    *(f"hours_since_{name}" for name in SINCE),
+    "session_minutes",
+    "session_distinct_items",
+    "session_item_repeats",
+    "item_repeats",
+    "open_carts",
+    "sessions_7d",
+    "last_price",
+    "mean_session_price",
+    "last_price_to_mean_ratio",
+    "hour_sin",
+    "hour_cos",
+    "weekday",
+    "last_event_type",
+)
+"""Column names of `features`, in order."""
+
+RISING = tuple(name for name in FEATURES if name.startswith("add_to_carts_"))
+"""Features in which no model may fall: one more add_to_cart never lowers intent."""
+
+
+def features(rows: Rows, positions: np.ndarray, asked_at: np.ndarray) -> np.ndarray:
+    """float32 (len(positions), len(FEATURES)); NaN where there is no price. asked_at in µs."""
+    users = rows.user[positions]
+    running = _running_counts(rows)
+    session_start = rows.first_after(users, rows.session_at[positions] - 1)
+    columns = [*_counts_since(running, positions, session_start)]
+    for _, width in WINDOWS:
+        start = np.minimum(rows.first_after(users, asked_at - width), positions + 1)
+        columns += _counts_since(running, positions, start)
+    columns.append((asked_at - rows.at[positions]) / US_PER_HOUR)
+    columns += [_hours_since(rows, name, positions, asked_at) for name in SINCE]
+    columns.append((rows.at[positions] - rows.session_at[positions]) / (US_PER_HOUR / 60))
+    columns += _item_columns(rows, positions, session_start)
+    columns.append(_open_carts(rows)[positions])
+    columns.append(_sessions(rows, users, positions, asked_at))
+    columns += _price_columns(rows, positions, session_start)
+    columns += _clock_columns(asked_at)
+    columns.append(rows.type_code[positions])
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _running_counts(rows: Rows) -> np.ndarray:
+    """int64 (R + 1, len(COUNTED)): how many of each kind lie before a row."""
+    is_kind = rows.type_code[:, None] == np.array([TYPE_CODE[name] for name in COUNTED])
+    return np.concatenate([np.zeros((1, len(COUNTED)), np.int64), is_kind.cumsum(axis=0)])
+
+
+def _counts_since(running: np.ndarray, positions: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
+    return list((running[positions + 1] - running[start]).T)
+
+
+def _hours_since(rows: Rows, name: str, positions: np.ndarray, asked_at: np.ndarray) -> np.ndarray:
+    last = _last_row_where(rows.is_type(name))[positions]
+    is_own = last >= rows.starts[rows.user[positions]]
+    hours = (asked_at - rows.at[np.maximum(last, 0)]) / US_PER_HOUR
+    return np.where(is_own, np.minimum(hours, NEVER_HOURS), NEVER_HOURS)
+
+
+def _last_row_where(is_wanted: np.ndarray) -> np.ndarray:
+    """For each row the newest row up to it that is wanted, of any user; −1 if none."""
+    return np.maximum.accumulate(np.where(is_wanted, np.arange(len(is_wanted)), -1)) if len(is_wanted) else is_wanted
+
+
+def _item_columns(rows: Rows, positions: np.ndarray, session_start: np.ndarray) -> list[np.ndarray]:
+    codes, _ = rows.item
+    is_item = codes >= 0
+    in_session = _earlier_equal(rows.user, rows.session_at, codes)
+    distinct = np.concatenate([[0], np.cumsum(is_item & (in_session == 0))])
+    items = np.concatenate([[0], np.cumsum(is_item)])
+    distinct_in_session = distinct[positions + 1] - distinct[session_start]
+    items_in_session = items[positions + 1] - items[session_start]
+    ever = _earlier_equal(rows.user, codes)
+    return [distinct_in_session, items_in_session - distinct_in_session, np.where(is_item, ever, 0)[positions]]
+
+
+def _earlier_equal(*keys: np.ndarray) -> np.ndarray:
+    """For each row: how many earlier rows have the same keys."""
+    count = len(keys[0])
+    order = np.lexsort((np.arange(count), *reversed(keys)))
+    is_first = np.ones(count, bool)
+    if count > 1:
+        is_first[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
+    group_start = np.maximum.accumulate(np.where(is_first, np.arange(count), 0)) if count else np.arange(0)
+    earlier = np.empty(count, np.int64)
+    earlier[order] = np.arange(count) - group_start
+    return earlier
+
+
+def _open_carts(rows: Rows) -> np.ndarray:
+    """For each row: things put into the cart and not removed since the newest purchase, at least 0."""
+    change = rows.is_type("add_to_cart").astype(np.int64) - rows.is_type("remove_from_cart")
+    running = np.concatenate([[0], change.cumsum()])
+    emptied = np.maximum(_last_row_where(rows.is_type("purchase")) + 1, rows.starts[:-1][rows.user])
+    return np.maximum(running[1:] - running[emptied], 0)
+
+
+def _sessions(rows: Rows, users: np.ndarray, positions: np.ndarray, asked_at: np.ndarray) -> np.ndarray:
+    is_start = np.ones(len(rows), bool)
+    is_start[1:] = (rows.session_at[1:] != rows.session_at[:-1]) | (rows.user[1:] != rows.user[:-1])
+    running = np.concatenate([[0], is_start.cumsum()])
+    start = np.minimum(rows.first_after(users, asked_at - 7 * US_PER_DAY), positions)
+    return running[positions + 1] - running[start]
+
+
+def _price_columns(rows: Rows, positions: np.ndarray, session_start: np.ndarray) -> list[np.ndarray]:
+    known = np.isfinite(rows.price)
+    log_price = np.where(known, np.log1p(np.maximum(np.nan_to_num(rows.price), 0)), 0.0)
+    sums, counts = np.concatenate([[0.0], log_price.cumsum()]), np.concatenate([[0], known.cumsum()])
+    count = counts[positions + 1] - counts[session_start]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(count > 0, (sums[positions + 1] - sums[session_start]) / count, np.nan)
+    last = np.where(known[positions], log_price[positions], np.nan)
+    return [last, mean, last - mean]
+
+
+def _clock_columns(asked_at: np.ndarray) -> list[np.ndarray]:
+    angle = 2 * np.pi * (asked_at % US_PER_DAY) / US_PER_DAY
+    return [np.sin(angle), np.cos(angle), (asked_at // US_PER_DAY + 3) % 7]  # 1970-01-01 was a Thursday

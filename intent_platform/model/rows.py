@@ -1,0 +1,140 @@
+"""Sequence rows as numpy arrays: the one view of a shopper's events that features, network and scoring share."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from intent_platform.domain import EVENT_TYPES
+
+TYPE_CODE = {name: code for code, name in enumerate(sorted(EVENT_TYPES))}
+"""Event type → code; sorted, so the order in which the domain lists them means nothing."""
+
+US_PER_HOUR = 3_600_000_000
+US_PER_DAY = 24 * US_PER_HOUR
+
+_TYPES = pa.array(sorted(EVENT_TYPES))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """R events of U users in long form, ordered by (user_id, occurred_at, event_id); user u owns starts[u]:starts[u+1]."""
+
+    table: pa.Table
+    starts: np.ndarray  # int64 (U + 1,)
+
+    @classmethod
+    def of(cls, table: pa.Table, *, until: datetime | None = None) -> "Rows":
+        """Take a sequence table; with `until`, only what had happened by then."""
+        if until is not None:
+            moment = pa.scalar(until, table["occurred_at"].type)
+            if table.num_rows and pc.max(table["occurred_at"]).as_py() > until:
+                table = table.filter(pc.less_equal(table["occurred_at"], moment))
+        table = table.combine_chunks()
+        return cls(table=table, starts=_starts(table["user_id"]))
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @property
+    def users(self) -> int:
+        return len(self.starts) - 1
+
+    @cached_property
+    def user_ids(self) -> pa.Array:
+        return _one(self.table["user_id"].take(pa.array(self.starts[:-1])))
+
+    @cached_property
+    def user(self) -> np.ndarray:
+        """int64 (R,): which user owns the row."""
+        return np.repeat(np.arange(self.users), np.diff(self.starts))
+
+    @cached_property
+    def at(self) -> np.ndarray:
+        """int64 (R,): occurred_at in µs since 1970."""
+        return _micros(self.table["occurred_at"])
+
+    @cached_property
+    def session_at(self) -> np.ndarray:
+        """int64 (R,): when the row's session began, in µs."""
+        return _micros(self.table["session_started_at"])
+
+    @cached_property
+    def type_code(self) -> np.ndarray:
+        """int64 (R,): TYPE_CODE of the event."""
+        return _one(pc.index_in(self.table["event_type"], value_set=_TYPES)).to_numpy(zero_copy_only=False)
+
+    def is_type(self, *names: str) -> np.ndarray:
+        return np.isin(self.type_code, [TYPE_CODE[name] for name in names])
+
+    @cached_property
+    def price(self) -> np.ndarray:
+        """float64 (R,), NaN where unknown."""
+        return _floats(self.table["price"])
+
+    @cached_property
+    def quantity(self) -> np.ndarray:
+        return np.nan_to_num(_floats(self.table["quantity"]), nan=1.0)
+
+    @cached_property
+    def item(self) -> tuple[np.ndarray, pa.Array]:
+        """Codes (−1: no item) and the distinct item ids they stand for."""
+        return _dictionary(self.table["item_id"])
+
+    @cached_property
+    def category(self) -> tuple[np.ndarray, pa.Array]:
+        return _dictionary(self.table["category"])
+
+    @cached_property
+    def currency(self) -> tuple[np.ndarray, pa.Array]:
+        return _dictionary(self.table["currency"])
+
+    def first_after(self, users: np.ndarray, moments: np.ndarray) -> np.ndarray:
+        """For each (user, moment): index of the user's first row later than the moment; starts[user + 1] if none."""
+        low, high = self.starts[users], self.starts[users + 1]
+        if self.users == 1:
+            return np.clip(np.searchsorted(self.at, moments, side="right"), low, high)
+        # Shift each user's clock past the one before, so that one sorted array answers for all users.
+        base = self.at.min(initial=0)
+        span = int(self.at.max(initial=0)) - int(base) + 2
+        keys = self.user * span + (self.at - base)
+        wanted = users * span + np.clip(moments - base, -1, span - 1)
+        return np.clip(np.searchsorted(keys, wanted, side="right"), low, high)
+
+
+def micros(moment: datetime) -> int:
+    """µs since 1970 of a time-zone-aware moment."""
+    return round(moment.timestamp() * 1_000_000)
+
+
+def _starts(user_ids: pa.ChunkedArray) -> np.ndarray:
+    count = len(user_ids)
+    if count == 0:
+        return np.zeros(1, np.int64)
+    ids = _one(user_ids)
+    changes = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    return np.concatenate([[0], np.flatnonzero(changes) + 1, [count]]).astype(np.int64)
+
+
+def _one(values: pa.ChunkedArray | pa.Array) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
+    return values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(values.chunks) if values.num_chunks else (
+        pa.array([], values.type)
+    )
+
+
+def _micros(values: pa.ChunkedArray) -> np.ndarray:
+    return _one(values).cast(pa.int64()).to_numpy(zero_copy_only=False)
+
+
+def _floats(values: pa.ChunkedArray) -> np.ndarray:
+    return _one(values).cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def _dictionary(values: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    encoded = _one(values).dictionary_encode()
+    return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary

@@ -1,0 +1,54 @@
+"""Wait for a day's files without holding a worker: the task is put back into the queue between two looks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import fsspec
+from airflow.sdk import BaseSensorOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+
+
+class WaitForFiles(BaseSensorOperator):
+    """Succeeds when `path` is there and not empty: a file, a folder that holds a file, or a pattern that finds one.
+
+    `path` is local or an fsspec address (s3://…); {day} in it stands for the day. Empty: INTENT_EVENTS_PATH is used.
+    """
+
+    template_fields: Sequence[str] = ("day", "path")
+
+    def __init__(self, *, day: str, path: str = "", **kwargs: Any) -> None:
+        super().__init__(mode="reschedule", **kwargs)
+        self.day = day
+        self.path = path
+
+    def poke(self, context: Any) -> bool:  # noqa: ARG002 - Airflow's signature
+        path = self._expected()
+        is_there = _holds_a_file(path)
+        self.log.info("%s %s", path, "is there" if is_there else f"is not there yet; next look in {self.poke_interval} s")
+        return is_there
+
+    def execute(self, context: Any) -> Any:
+        try:
+            return super().execute(context)
+        except AirflowSensorTimeout as error:
+            raise AirflowFailException(
+                f"{self.day}: no file came to {self._expected()} within {self.timeout / 3600:g} hours. Nothing was "
+                "published for this day. Put the file there and clear this task, or give another path in the form."
+            ) from error
+
+    def _expected(self) -> str:
+        from intent_platform.settings import Settings
+
+        path = self.path or Settings.from_env().events_path
+        if not path:
+            raise AirflowFailException(
+                f"{self.day}: nothing says where the day's files are. Set INTENT_EVENTS_PATH (with {{day}} in it, for "
+                "example /drop/events/{day}.csv), or give a path in the form."
+            )
+        return path.replace("{day}", self.day)
+
+
+def _holds_a_file(path: str) -> bool:
+    files, root = fsspec.core.url_to_fs(path, use_listings_cache=False)
+    found = files.glob(root) if "*" in root else [root]
+    return any(files.exists(each) and files.du(each) > 0 for each in found)

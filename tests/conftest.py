@@ -1,0 +1,58 @@
+"""Fixtures: a real Postgres for the run, a migrated database and an empty lake for each test."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg2
+import pytest
+import sqlalchemy as sa
+
+from intent_platform import db
+from intent_platform.settings import Settings
+
+FAST_SERVER = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off")
+"""The server lives for one test run; nobody reads its disk after a crash."""
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Settings]:
+    """Settings with the address of an embedded Postgres whose database `intent` is migrated: the template."""
+    home = Path(tempfile.gettempdir()) / f"intent-test-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    settings = Settings(home=home / "home", postgres_home=str(home / "postgres"))
+    try:
+        with db.serve(settings, options=FAST_SERVER) as served:
+            db.migrate(served)
+            yield served
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def settings(server: Settings, tmp_path: Path) -> Iterator[Settings]:
+    """A database of its own, copied from the template, and an empty home and lake."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    _as_superuser(server, f"CREATE DATABASE {name} TEMPLATE intent OWNER intent STRATEGY file_copy")
+    url = sa.make_url(server.database_url).set(database=name).render_as_string(hide_password=False)
+    try:
+        yield replace(server, home=tmp_path / "home", lake="", database_url=url)
+    finally:
+        _as_superuser(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _as_superuser(server: Settings, statement: str) -> None:
+    import json
+
+    password = json.loads((Path(server.postgres_home) / "passwords.json").read_text())["postgres"]
+    host = sa.make_url(server.database_url).query["host"]
+    connection = psycopg2.connect(host=host, user="postgres", password=password, dbname="postgres")
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()

@@ -1,0 +1,30 @@
+"""The schema as the machine has it: every table and column explained, migrations repeatable."""
+
+import sqlalchemy as sa
+
+from intent_platform import db
+
+SCHEMAS = ("profiles", "quality", "registry")
+
+
+def test_every_table_view_and_column_has_a_comment(settings):
+    with db.connect(settings) as connection:
+        uncommented = connection.execute(
+            sa.text("""
+                SELECT class.oid::regclass::text AS relation, attribute.attname
+                FROM pg_class AS class
+                JOIN pg_namespace AS space ON space.oid = class.relnamespace
+                LEFT JOIN pg_attribute AS attribute
+                    ON attribute.attrelid = class.oid AND attribute.attnum > 0 AND NOT attribute.attisdropped
+                    AND class.relkind = 'r'
+                WHERE space.nspname = ANY(:schemas) AND class.relkind IN ('r', 'v')
+                  AND (obj_description(class.oid, 'pg_class') IS NULL
+                       OR (attribute.attnum IS NOT NULL AND col_description(class.oid, attribute.attnum) IS NULL))
+            """),
+            {"schemas": list(SCHEMAS)},
+        ).all()
+    assert uncommented == []
+
+
+def test_migrating_twice_changes_nothing(settings):
+    assert db.migrate(settings) == db.migrate(settings)
