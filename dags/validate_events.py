@@ -91,12 +91,14 @@ def validate_events():
         from intent_platform import daily
         from intent_platform.settings import Settings
 
-        if not daily.load_catalogue(Settings.from_env()):
-            raise AirflowSkipException("The catalogue is the one that is loaded already.")
+        settings = Settings.from_env()
+        if not settings.catalogue_path:
+            raise AirflowSkipException("INTENT_CATALOGUE_PATH is not set; items are known from events alone.")
+        if not daily.load_catalogue(settings).is_new:
+            raise AirflowSkipException("The catalogue holds nothing that is not known already.")
         outlet_events[CATALOGUE].add_partitions(day)
 
-    wait_for_files >> validate(DAY)
-    load_catalogue(DAY)
+    wait_for_files >> validate(DAY) >> load_catalogue(DAY)
 
 
 validate_events()

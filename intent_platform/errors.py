@@ -1,4 +1,4 @@
-"""Every error a user can cause or meet. A class docstring says when; the message says what, how many, which, where, what next."""
+"""Every error a user can meet. A class docstring says when; the message says what, how many, where, what next."""
 
 from dataclasses import dataclass, field
 from datetime import date

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from intent_platform.domain import DEFAULT_SHOP
@@ -148,7 +149,7 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
         """Read INTENT_* variables; a value of the wrong type is named with what was expected."""
         environ = os.environ if environ is None else environ
-        given = {}
+        given: dict[str, Any] = {}
         for each in fields(cls):
             text = environ.get(f"INTENT_{each.name.upper()}", "")
             if text:

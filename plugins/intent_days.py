@@ -41,6 +41,15 @@ def daily_for_the_finished_day() -> CronPartitionTimetable:
     return CronPartitionTimetable("0 0 * * *", timezone=_shop_zone().key, run_offset=-1, key_format=KEY_FORMAT)
 
 
+def newest_clean_day() -> str:
+    """The newest day published in the lake: which profiles to refresh when a release changed and no day did."""
+    from intent_platform.lake import Lake
+    from intent_platform.settings import Settings
+
+    settings = Settings.from_env()
+    return Lake(settings.lake_root, settings.shop).snapshot().partitions("clean")[-1].removeprefix("day=")
+
+
 def _shop_zone() -> Any:
     from intent_platform.settings import Settings
 

@@ -24,7 +24,9 @@ class WaitForFiles(BaseSensorOperator):
     def poke(self, context: Any) -> bool:  # noqa: ARG002 - Airflow's signature
         path = self._expected()
         is_there = _holds_a_file(path)
-        self.log.info("%s %s", path, "is there" if is_there else f"is not there yet; next look in {self.poke_interval} s")
+        self.log.info(
+            "%s %s", path, "is there" if is_there else f"is not there yet; next look in {self.poke_interval} s"
+        )
         return is_there
 
     def execute(self, context: Any) -> Any:

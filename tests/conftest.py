@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from intent_platform import db
+from intent_platform.db.connection import _engine
 from intent_platform.settings import Settings
 
 FAST_SERVER = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off")
@@ -27,6 +29,7 @@ def server() -> Iterator[Settings]:
     try:
         with db.serve(settings, options=FAST_SERVER) as served:
             db.migrate(served)
+            _engine(served.database_url).dispose()  # a database that someone is connected to cannot be a template
             yield served
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -35,13 +38,34 @@ def server() -> Iterator[Settings]:
 @pytest.fixture
 def settings(server: Settings, tmp_path: Path) -> Iterator[Settings]:
     """A database of its own, copied from the template, and an empty home and lake."""
+    with own_database(server, tmp_path) as mine:
+        yield mine
+
+
+@pytest.fixture(scope="module")
+def module_settings(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """The same for all tests of a file: where filling it takes long and the tests only look."""
+    with own_database(server, tmp_path_factory.mktemp("module")) as mine:
+        yield mine
+
+
+@contextmanager
+def own_database(server: Settings, folder: Path) -> Iterator[Settings]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     _as_superuser(server, f"CREATE DATABASE {name} TEMPLATE intent OWNER intent STRATEGY file_copy")
     url = sa.make_url(server.database_url).set(database=name).render_as_string(hide_password=False)
     try:
-        yield replace(server, home=tmp_path / "home", lake="", database_url=url)
+        yield replace(server, home=folder / "home", lake="", database_url=url)
     finally:
         _as_superuser(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory):
+    """A bootstrap release over the small catalogue of model_shop; pure, so one serves the whole run."""
+    from model_release import bootstrap_release
+
+    return bootstrap_release(tmp_path_factory.mktemp("release"))
 
 
 def _as_superuser(server: Settings, statement: str) -> None:

@@ -2,9 +2,8 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -68,7 +67,7 @@ def copy_rows(connection: sa.Connection, table: str, rows: pa.Table) -> None:
     statement = pg_sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT csv)").format(
         pg_sql.Identifier(*table.split(".")), pg_sql.SQL(", ").join(map(pg_sql.Identifier, rows.column_names))
     )
-    with connection.connection.cursor() as cursor:
+    with closing(connection.connection.cursor()) as cursor:
         for batch in rows.to_batches(max_chunksize=COPY_BATCH_ROWS):
             stream = io.BytesIO()
             pa_csv.write_csv(batch, stream, pa_csv.WriteOptions(include_header=False))

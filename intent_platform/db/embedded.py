@@ -56,7 +56,9 @@ def _home(settings: Settings) -> Path:
     if settings.postgres_home:
         return Path(settings.postgres_home).absolute()
     if os.geteuid() == 0:  # the checkout may lie where the server's user cannot reach
-        return Path("/var/lib/intent-platform") / hashlib.sha256(str(settings.home.absolute()).encode()).hexdigest()[:12]
+        return (
+            Path("/var/lib/intent-platform") / hashlib.sha256(str(settings.home.absolute()).encode()).hexdigest()[:12]
+        )
     return settings.home.absolute() / "postgres"
 
 
@@ -160,7 +162,9 @@ class _Server:
                 cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
                 if not cursor.fetchone():
                     cursor.execute(
-                        pg_sql.SQL("CREATE DATABASE {} OWNER {}").format(pg_sql.Identifier(name), pg_sql.Identifier(name))
+                        pg_sql.SQL("CREATE DATABASE {} OWNER {}").format(
+                            pg_sql.Identifier(name), pg_sql.Identifier(name)
+                        )
                     )
 
     def _superuser_dsn(self) -> str:
@@ -196,7 +200,9 @@ class _Server:
         with tempfile.TemporaryFile("w+") as output:
             result = subprocess.run(
                 [self._binaries() / "bin" / program, *arguments],
-                **({"user": self.user, "group": self.user, "extra_groups": []} if self.user else {}),
+                user=self.user,
+                group=self.user,
+                extra_groups=[] if self.user else None,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -247,7 +253,8 @@ def _ensure_system_user(name: str) -> None:
         pwd.getpwnam(name)
     except KeyError:
         subprocess.run(
-            ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", name], check=True
+            ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", name],
+            check=True,
         )
 
 

@@ -1,5 +1,6 @@
 """Migrations: sql/migrations/NNNN_name.sql, written as SQL and run in order by Alembic, each in one transaction."""
 
+from contextlib import closing
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -25,5 +26,5 @@ def run_sql_beside(revision_file: str) -> None:
     """Run the SQL file that has a revision's name; called by sql/migrations/versions/NNNN_name.py."""
     path = Path(revision_file)
     statements = (path.parent.parent / f"{path.stem}.sql").read_text(encoding="utf-8")
-    with op.get_bind().connection.cursor() as cursor:
+    with closing(op.get_bind().connection.cursor()) as cursor:
         cursor.execute(statements)

@@ -68,7 +68,9 @@ ITEM_FIELDS = (
     _text("brand", "Brand."),
     _number("price", pa.float64(), "Price of one piece, in `currency`.", low=0, high=10_000_000),
     _text("currency", "ISO 4217 code.", longest=3),
-    Field(name="is_available", kind=pa.bool_(), meaning="Whether it can be bought now; true when the log says nothing."),
+    Field(
+        name="is_available", kind=pa.bool_(), meaning="Whether it can be bought now; true when the log says nothing."
+    ),
     Field(name="updated_at", kind=UTC_TIME, meaning="When the shop last changed it; else when the file was received."),
 )
 

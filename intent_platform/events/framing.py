@@ -87,7 +87,7 @@ def take_header(lines: Lines, delimiter: str, quote: str) -> tuple[tuple[str, ..
 def parse_csv(
     lines: Lines, *, header: Sequence[str], wanted: Sequence[str], delimiter: str, quote: str, null_words: Sequence[str]
 ) -> tuple[Lines, dict[str, pa.Array]]:
-    """Fields of the wanted columns, one array each, aligned with the returned lines (several may have become one row)."""
+    """Fields of the wanted columns, one array each, aligned with the returned lines (some may have been joined)."""
     lines, is_odd = _join_quoted(lines, len(header), delimiter, quote)
     is_fast = lines.is_fine & ~is_odd
     fast = _parse_fast(lines.take(np.flatnonzero(is_fast)), header, wanted, delimiter, quote, null_words)
@@ -97,7 +97,7 @@ def parse_csv(
     else:
         torn, table = fast
     slow_at = np.flatnonzero(lines.is_fine & ~is_fast)
-    slow = [_parse_slow(lines.text(i), len(header), delimiter, quote) for i in slow_at]
+    slow = [_parse_slow(lines.text(int(i)), len(header), delimiter, quote) for i in slow_at]
 
     source = np.full(len(lines), -1, dtype=np.int64)
     fast_at = np.flatnonzero(is_fast)
@@ -111,7 +111,9 @@ def parse_csv(
     for name in wanted:
         position = header.index(name)
         by_hand = [None if row[position] in null_words else row[position] for row in kept]
-        columns[name] = pa.chunked_array([*table[name].chunks, pa.array(by_hand, pa.string())]).combine_chunks().take(take)
+        columns[name] = (
+            pa.chunked_array([*table[name].chunks, pa.array(by_hand, pa.string())]).combine_chunks().take(take)
+        )
     return lines, columns
 
 
@@ -138,7 +140,7 @@ def _without_byte_order_mark(read: Callable[[int], bytes]) -> Callable[[int], by
         if is_first:
             is_first = False
             if chunk[:2] in BYTE_ORDER_MARKS:
-                raise FileUnreadable("The file begins with a UTF-16 mark; set file.encoding = \"utf-16\" in its mapping.")
+                raise FileUnreadable('The file begins with a UTF-16 mark; set file.encoding = "utf-16" in its mapping.')
             chunk = chunk.removeprefix(codecs.BOM_UTF8)
         return chunk
 
@@ -209,14 +211,13 @@ def _mark_bytes(lines: Lines) -> Lines:
         lines = replace(lines, ends=np.where(lines.is_fine, lines.ends, kept_ends))
     bad = np.zeros(len(lines), bool)
     for offset in _bad_bytes(lines.block):
-        bad[max(np.searchsorted(lines.starts, offset, side="right") - 1, 0)] = True
+        bad[max(int(np.searchsorted(lines.starts, offset, side="right")) - 1, 0)] = True
     return lines.mark(bad, ENCODING_BROKEN) if bad.any() else lines
 
 
 def _bad_bytes(block: bytes) -> Iterator[int]:
     """One offset for each line that has bytes which are not UTF-8, or a NUL."""
-    for offset in _undecodable(block):
-        yield offset
+    yield from _undecodable(block)
     position = block.find(b"\0")
     while position >= 0:
         yield position
@@ -324,7 +325,9 @@ def _contiguous(lines: Lines) -> bytes:
 def _parse_slow(text: bytes, width: int, delimiter: str, quote: str) -> list[str] | None:
     """The fields of one row by the standard library's strict parser, or None if they are not `width` fields."""
     try:
-        rows = list(csv.reader(io.StringIO(text.decode(), newline=""), delimiter=delimiter, strict=True, **_quoting(quote)))
+        rows = list(
+            csv.reader(io.StringIO(text.decode(), newline=""), delimiter=delimiter, strict=True, **_quoting(quote))
+        )
     except (csv.Error, UnicodeDecodeError):
         return None
     return rows[0] if len(rows) == 1 and len(rows[0]) == width else None

@@ -137,8 +137,14 @@ def _field_problems(mapping: Mapping) -> list[str]:
         return [f"kind is {mapping.kind!r}; give one of {', '.join(CONTRACTS)}"]
     contract = {each.name: each for each in CONTRACTS[mapping.kind]}
     given = {**mapping.columns, **mapping.constants}
-    problems = [f"[columns] or [constants] names {name!r}, which is not in the contract" for name in sorted(given) if name not in contract]
-    problems += [f"{name!r} has neither a column nor a constant" for name in REQUIRED[mapping.kind] if name not in given]
+    problems = [
+        f"[columns] or [constants] names {name!r}, which is not in the contract"
+        for name in sorted(given)
+        if name not in contract
+    ]
+    problems += [
+        f"{name!r} has neither a column nor a constant" for name in REQUIRED[mapping.kind] if name not in given
+    ]
     if mapping.kind == "events":
         if not any(name in given for name in OWNER_FIELDS):
             problems.append("neither 'user_id' nor 'anonymous_id' has a column")
@@ -156,7 +162,9 @@ def _format_problems(mapping: Mapping) -> list[str]:
     if mapping.file_format not in FILE_FORMATS:
         problems.append(f"file.format is {mapping.file_format!r}; give one of {', '.join(FILE_FORMATS)}")
     if mapping.time_format not in TIME_WORDS and "%" not in mapping.time_format:
-        problems.append(f"time.format is {mapping.time_format!r}; give {', '.join(TIME_WORDS)} or a pattern such as '%Y-%m-%d %H:%M:%S'")
+        problems.append(
+            f"time.format is {mapping.time_format!r}; give {', '.join(TIME_WORDS)} or a pattern such as '%Y-%m-%d'"
+        )
     if len(mapping.delimiter) != 1 or len(mapping.quote) > 1:
         problems.append("file.delimiter must be one character, file.quote one or none")
     if mapping.file_format == "csv" and not mapping.has_header and not mapping.header:

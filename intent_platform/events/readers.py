@@ -74,7 +74,9 @@ def list_files(path: str, mapping: Mapping) -> list[ReceivedFile]:
         found = sorted(filesystem.find(base)) if is_folder else [base] * filesystem.exists(base)
     except (ValueError, OSError, ImportError) as error:
         raise FileUnreadable(f"{path}: {error}.") from error
-    names = {each: str(PurePosixPath(each).relative_to(base)) if is_folder else PurePosixPath(each).name for each in found}
+    names = {
+        each: str(PurePosixPath(each).relative_to(base)) if is_folder else PurePosixPath(each).name for each in found
+    }
     visible = [each for each in found if not PurePosixPath(each).name.startswith((".", "_"))]
     if not visible:
         raise FileUnreadable(f"{path}: there is {'no file in this folder' if is_folder else 'no such file'}.")
@@ -164,8 +166,9 @@ def _json_rows(connection: duckdb.DuckDBPyConnection, lines: Lines, mapping: Map
     connection.register("lines", pa.table({"text": lines.readable_texts()}))
     paths = [_json_path(column) for column in mapping.columns.values()]
     is_object = "coalesce(json_valid(text) AND json_type(text) = 'OBJECT', false)"
-    result = connection.execute(
-        f"SELECT {is_object} AS is_object, CASE WHEN {is_object} THEN json_extract_string(text, ?) END AS found FROM lines",
+    result: pa.Table = connection.execute(
+        f"SELECT {is_object} AS is_object, CASE WHEN {is_object} THEN json_extract_string(text, ?) END AS found "
+        "FROM lines",
         [paths],
     ).to_arrow_table()
     found = result["found"].combine_chunks()
@@ -173,7 +176,7 @@ def _json_rows(connection: duckdb.DuckDBPyConnection, lines: Lines, mapping: Map
         name: _null_words(pc.list_element(_filled(found, len(paths)), position), mapping)
         for position, name in enumerate(mapping.columns)
     }
-    lines = lines.mark(~np.asarray(result["is_object"], dtype=bool), ROW_TORN)
+    lines = lines.mark(~np.asarray(result["is_object"]).astype(bool), ROW_TORN)
     with_nul = np.logical_or.reduce([_has_nul(column) for column in columns.values()])
     lines = lines.mark(with_nul, ENCODING_BROKEN)
     return RawRows(lines=lines.numbers, unreadable=lines.broken_rules(), fields=pa.table(columns), raw=lines.text)
@@ -220,7 +223,7 @@ def _parquet_rows(whole: pa.Table, wanted: pa.RecordBatch, first: int, mapping: 
     texts = {name: _as_text(wanted.column(name), name) for name in wanted.schema.names}
     columns = {name: _null_words(texts[column], mapping) for name, column in mapping.columns.items()}
     broken = np.logical_or.reduce([_has_nul(column) for column in columns.values()])
-    unreadable = pa.array(np.where(broken, ENCODING_BROKEN, None), pa.string())
+    unreadable = pa.array([ENCODING_BROKEN if each else None for each in broken], pa.string())
     return RawRows(
         lines=np.arange(first, first + whole.num_rows, dtype=np.int64),
         unreadable=unreadable,

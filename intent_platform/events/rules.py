@@ -16,7 +16,7 @@ import ibis.expr.types as ir
 from intent_platform.events.contract import EVENT_FIELDS, limit
 
 ITEM_EVENTS = ("view", "click", "add_to_cart", "remove_from_cart", "purchase", "rating", "impression")
-NUL_FREE_TEXT = tuple(each for each in EVENT_FIELDS if each.longest and each.name != "event_id")
+TEXT_FIELDS = tuple(each for each in EVENT_FIELDS if each.longest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +67,7 @@ def occurred_at_unreadable(rows: ir.Table, _: Window) -> ir.BooleanValue:
 
 def occurred_outside_window(rows: ir.Table, window: Window) -> ir.BooleanValue:
     """An event happens before the end of its file's day, and at most max_lateness_hours before that day began."""
-    return ~rows.occurred_at.between(ibis.literal(window.earliest), ibis.literal(window.end)) | (
-        rows.occurred_at == ibis.literal(window.end)
-    )
+    return (rows.occurred_at < ibis.literal(window.earliest)) | (rows.occurred_at >= ibis.literal(window.end))
 
 
 def item_missing(rows: ir.Table, _: Window) -> ir.BooleanValue:
@@ -109,7 +107,7 @@ def currency_absurd(rows: ir.Table, _: Window) -> ir.BooleanValue:
 
 def text_too_long(rows: ir.Table, _: Window) -> ir.BooleanValue:
     """An id, a word or a query is longer than the contract allows."""
-    return ibis.or_(*((rows[each.name].length() > each.longest).fill_null(False) for each in NUL_FREE_TEXT))
+    return ibis.or_(*((rows[each.name].length() > each.longest).fill_null(False) for each in TEXT_FIELDS))
 
 
 RULES: tuple[Rule, ...] = (

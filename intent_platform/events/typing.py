@@ -1,4 +1,4 @@
-"""Text fields in a shop's words → typed fields of the contract, as one Ibis expression. Nothing here can fail on a row."""
+"""Text fields in a shop's words → typed fields of the contract, as one Ibis expression that no row can make fail."""
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -116,4 +116,4 @@ def _content_digest(typed: ir.Table) -> ir.StringValue:
     """Id of an event without one: its whole mapped content. Keyed, since the owner's id in it is a keyed pseudonym."""
     names = [each.name for each in EVENT_FIELDS if each.name != "event_id"]
     parts = [ibis.coalesce(typed[name].cast("string"), "") for name in names]
-    return sha256(ibis.literal("\x1f").join(parts)).left(32)
+    return sha256(ibis.literal("\x1f").join(parts)).substr(0, 32)

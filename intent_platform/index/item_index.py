@@ -144,19 +144,18 @@ def _kind(items: int, settings: Settings) -> str:
 
 
 def _build_faiss(vectors: np.ndarray, settings: Settings) -> tuple[Any, float]:
-    """An inner-product index over rows, and its recall@20 against exact search on rows of its own and mixtures of them."""
+    """An inner-product index over rows, and its recall@20 against exact search on its own rows and mixtures of them."""
     import faiss
 
     faiss.omp_set_num_threads(settings.threads)
     queries = _sample_queries(vectors, settings.seed)
     if _kind(len(vectors), settings) == "flat":
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(vectors)
-        return index, recall(vectors, queries, index.search(queries, min(RECALL_AT, len(vectors)))[1])
+        exact_index = faiss.IndexFlatIP(vectors.shape[1])
+        exact_index.add(vectors)
+        found = exact_index.search(queries, min(RECALL_AT, len(vectors)))[1]
+        return exact_index, recall(vectors, queries, found)
     lists = int(4 * np.sqrt(len(vectors)))
-    index = faiss.IndexIVFFlat(
-        faiss.IndexFlatIP(vectors.shape[1]), vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT
-    )
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(vectors.shape[1]), vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = settings.seed
     index = _fill(faiss, index, vectors, settings)
     return index, _probe_until_good(index, vectors, queries)

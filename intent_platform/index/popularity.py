@@ -30,7 +30,9 @@ def item_popularity(snapshot: Snapshot, day: date | None, settings: Settings) ->
         engine.register("weight", weights)
         rows = engine.execute(
             """
-            SELECT item_id, sum(weight * pow(0.5, date_diff('hour', occurred_at, CAST($end AS TIMESTAMPTZ)) / 24.0 / $half))
+            SELECT
+                item_id,
+                sum(weight * pow(0.5, date_diff('hour', occurred_at, CAST($end AS TIMESTAMPTZ)) / 24.0 / $half))
             FROM read_parquet($paths) JOIN weight USING (event_type)
             WHERE item_id IS NOT NULL
             GROUP BY item_id ORDER BY item_id

@@ -1,4 +1,4 @@
-"""Which release serves: the registry's rows, promotion, and the bootstrap release that is there before anything is learned."""
+"""Which release serves: the registry's rows, promotion, and the bootstrap release that serves before any model does."""
 
 import json
 import tempfile
@@ -77,7 +77,7 @@ def make_bootstrap(settings: Settings, day: date, *, reason: str, now: datetime 
 
 
 def promote(settings: Settings, release_id: str, *, reason: str, decided_by: str, clock: datetime) -> Promotion:
-    """Point the shop at a release under the next number. Its parts are checked first; what serves already stays as it is."""
+    """Point the shop at a release, under the next number. Its parts are checked first; what serves already stays."""
     load_release(settings, release_id)
     with db.connect(settings) as connection:
         if not db.query(connection, "registered_release", shop=settings.shop, release_id=release_id):
@@ -98,7 +98,7 @@ def promote(settings: Settings, release_id: str, *, reason: str, decided_by: str
 
 
 def publish_index(settings: Settings, model: Model, day: date | None, *, now: datetime) -> Manifest:
-    """Index today's items with a model's vectors and register the release. NotEnoughData when recall is below the floor."""
+    """Index today's items with a model's vectors and register the release. NotEnoughData when recall is too low."""
     lake = Lake(settings.lake_root, settings.shop)
     snapshot = lake.snapshot()
     items = snapshot.read("items")
@@ -110,7 +110,9 @@ def publish_index(settings: Settings, model: Model, day: date | None, *, now: da
     index = load_index(lake.path(""), digest, settings.home)
     is_good = min(index.passport.recall_at_20, index.passport.text_recall_at_20) >= settings.min_index_recall
     with db.connect(settings) as connection:
-        _add_index(connection, settings, index, items.filter(items["is_available"]).num_rows, seconds, size, is_good, now)
+        _add_index(
+            connection, settings, index, items.filter(items["is_available"]).num_rows, seconds, size, is_good, now
+        )
     if not is_good:
         raise NotEnoughData(
             f"The index over {len(index):,} items finds {index.passport.recall_at_20:.1%} of the exact 20 nearest "
@@ -240,5 +242,3 @@ def _bootstrap_model(lake: Lake, snapshot: Snapshot, settings: Settings, reason:
         save_model(Path(temporary), card, fit_lexical(texts, seed=settings.seed))
         digest = parts.publish_part(lake.path(""), "model", Path(temporary))
     return load_model(lake.path(""), digest, settings)
-
-

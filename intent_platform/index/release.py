@@ -1,4 +1,4 @@
-"""A release: a small manifest release/<release_id>.json that names a model and an index by digest, loaded and checked."""
+"""A release: a small manifest release/<release_id>.json that names a model and an index by digest, both checked."""
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
@@ -44,10 +44,16 @@ class Release:
         return self.manifest.release_id
 
     def with_catalogue(self, items: pa.Table) -> "Release":
-        """The same release beside today's catalogue: what it does not list, or lists as sold out, is not recommended."""
+        """The same release beside today's catalogue: what is not in it, or sold out, is not recommended."""
         for_sale = items.filter(items["is_available"])["item_id"].combine_chunks()
         found = pc.is_in(self.index.items["item_id"].combine_chunks(), value_set=for_sale)
         return replace(self, is_available=found.to_numpy(zero_copy_only=False))
+
+    @cached_property
+    def known_items(self) -> "KnownItems":
+        from intent_platform.model.network import KnownItems  # torch, only where a network is
+
+        return KnownItems(vectors=self.index.vectors, category=self.index.category[0])
 
     @cached_property
     def popular(self) -> "PopularItems":
@@ -56,7 +62,7 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PopularItems:
-    """Available items by popularity: anywhere, in each category, in each department; positions, −1 where there are fewer."""
+    """Available items by popularity: anywhere, in each category and department; positions, −1 where there are fewer."""
 
     anywhere: np.ndarray  # int32 (POPULAR_ITEMS,)
     in_category: np.ndarray  # int32 (categories, POPULAR_ITEMS)

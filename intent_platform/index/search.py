@@ -9,6 +9,8 @@ from intent_platform.model.text import text_key
 
 RANK_SHIFT = 60  # the paper's constant
 DEPTH = 200
+NEAR_RATIO = 0.4  # of the best similarity; below it an item shares stray letters, and its rank says nothing
+NEAR_FLOOR = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,19 +37,20 @@ def fused(release: Release, keys: list[str]) -> np.ndarray:
     index, text = release.index, release.model.text
     scores = np.zeros((len(keys), len(index)), np.float32)
     lexical = (text.lexical.sparse(keys) @ index.lexical.T).toarray()
-    _add_ranks(scores, lexical, minimum=1e-6)
+    _add_ranks(scores, lexical)
     if text.encoder.dimensions:
         width = text.encoder.dimensions
-        _add_ranks(scores, text.encoder.encode(keys) @ index.text_vectors[:, :width].T, minimum=0.05)
+        _add_ranks(scores, text.encoder.encode(keys) @ index.text_vectors[:, :width].T)
     scores[[not key for key in keys]] = 0.0
     return scores
 
 
-def _add_ranks(scores: np.ndarray, similarity: np.ndarray, minimum: float) -> None:
+def _add_ranks(scores: np.ndarray, similarity: np.ndarray) -> None:
     depth = min(DEPTH, similarity.shape[1])
     top = np.argsort(-similarity, axis=1, kind="stable")[:, :depth]
     gain = np.broadcast_to(1.0 / (RANK_SHIFT + 1 + np.arange(depth)), top.shape)
-    gain = np.where(np.take_along_axis(similarity, top, axis=1) > minimum, gain, 0.0)
+    near = np.take_along_axis(similarity, top, axis=1)
+    gain = np.where(near >= np.maximum(NEAR_RATIO * near[:, :1], NEAR_FLOOR), gain, 0.0)
     current = np.take_along_axis(scores, top, axis=1)
     np.put_along_axis(scores, top, (current + gain).astype(np.float32), axis=1)
 

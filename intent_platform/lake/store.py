@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -76,7 +77,7 @@ class Snapshot:
         paths = self.paths(table, partitions)
         if not paths:
             raise NotEnoughData(f"Table {table!r} has nothing published in {self.lake.path('')}; run the step before.")
-        return connection.read_parquet(paths)
+        return connection.read_parquet(paths, hive_partitioning=False)
 
 
 class Lake:
@@ -117,7 +118,9 @@ class Lake:
                 for batch in data.to_batches() if isinstance(data, pa.Table) else data:
                     writer.write_batch(batch)
                     rows += batch.num_rows
-            _flush_to_disk(stream)
+            if self.is_local:
+                stream.flush()
+                os.fsync(stream.fileno())
         return DataFile(path=relative, rows=rows, tags=dict(tags or {}))
 
     def new_path(self, table: str, partition: str) -> str:
@@ -173,8 +176,8 @@ class Lake:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
-        _sync_folder(os.path.dirname(path))
+        Path(temporary).replace(path)
+        _sync_folder(Path(path).parent)
 
 
 def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
@@ -182,13 +185,7 @@ def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
-def _flush_to_disk(stream: Any) -> None:
-    stream.flush()
-    if hasattr(stream, "fileno"):
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: str) -> None:
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,1 +1,1 @@
-"""What learns and what it leaves behind: text vectors, network, opponents, calibration, gate; model folders by digest."""
+"""What learns, and what it leaves behind: text vectors, network, opponents, calibration, gate; folders by digest."""

@@ -1,4 +1,4 @@
-"""A model folder model/<digest>/ in memory: what scores purchase intent, makes item vectors, and turns text to vectors."""
+"""A model folder model/<digest>/ in memory: it scores purchase intent, makes item vectors, turns text to vectors."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -21,7 +21,7 @@ from intent_platform.settings import Settings
 if TYPE_CHECKING:
     import lightgbm
 
-    from intent_platform.model.network import BehaviourNetwork
+    from intent_platform.model.network import BehaviourNetwork, KnownItems
 
 CARD = "model.json"
 
@@ -63,7 +63,18 @@ class Model:
             return text_vectors
         return self.network.item_vectors(items, text_vectors)
 
-    def intent(self, rows: Rows, positions: np.ndarray, asked_at: np.ndarray) -> np.ndarray | None:
+    def hidden(self, rows: Rows, positions: np.ndarray, item: np.ndarray, known: "KnownItems") -> np.ndarray | None:
+        """The network's state after each position, (len(positions), H); None where no network scores.
+
+        item: (R,) position in `known` of each row's item, −1 for none.
+        """
+        if self.network is None:
+            return None
+        return self.network.hidden_at(rows, positions, item, known, self.text)
+
+    def intent(
+        self, rows: Rows, positions: np.ndarray, asked_at: np.ndarray, hidden: np.ndarray | None
+    ) -> np.ndarray | None:
         """Calibrated purchase probability of each (position, asked_at in µs); None without a purchase scorer."""
         if self.card.purchase_scorer == "none":
             return None
@@ -73,7 +84,8 @@ class Model:
             assert self.trees is not None
             return self.calibration.apply(predict_trees(self.trees, table))
         assert self.network is not None
-        return self.calibration.apply(self.network.purchase_probability(rows, positions, table, self.text))
+        assert hidden is not None
+        return self.calibration.apply(self.network.purchase_probability(hidden, table))
 
 
 def predict_trees(trees: "lightgbm.Booster", table: np.ndarray) -> np.ndarray:
@@ -103,7 +115,7 @@ def save_model(
 
 
 def load_model(root: str, digest: str, settings: Settings) -> Model:
-    """Load model/<digest>, checked; once per process. EncoderMissing when its encoder is not the one it learned with."""
+    """Load model/<digest>, checked; once per process. EncoderMissing when its encoder is another one now."""
     return _load(root, digest, settings.encoder, settings.home, settings.device)
 
 
@@ -145,8 +157,8 @@ def _load_trees(folder: Path) -> "lightgbm.Booster | None":
     path = folder / "trees.txt"
     if not path.exists():
         return None
-    import torch  # noqa: F401  # before LightGBM: the first OpenMP runtime in a process must be torch's
     import lightgbm
+    import torch  # noqa: F401  # before LightGBM: the first OpenMP runtime in a process must be torch's
 
     try:
         return lightgbm.Booster(model_file=str(path))

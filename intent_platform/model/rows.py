@@ -21,7 +21,7 @@ _TYPES = pa.array(sorted(EVENT_TYPES))
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
-    """R events of U users in long form, ordered by (user_id, occurred_at, event_id); user u owns starts[u]:starts[u+1]."""
+    """R events of U users in long form, by (user_id, occurred_at, event_id); user u owns starts[u]:starts[u + 1]."""
 
     table: pa.Table
     starts: np.ndarray  # int64 (U + 1,)
@@ -122,8 +122,12 @@ def _starts(user_ids: pa.ChunkedArray) -> np.ndarray:
 def _one(values: pa.ChunkedArray | pa.Array) -> pa.Array:
     if isinstance(values, pa.Array):
         return values
-    return values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(values.chunks) if values.num_chunks else (
-        pa.array([], values.type)
+    return (
+        values.chunk(0)
+        if values.num_chunks == 1
+        else pa.concat_arrays(values.chunks)
+        if values.num_chunks
+        else (pa.array([], values.type))
     )
 
 

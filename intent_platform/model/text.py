@@ -69,9 +69,12 @@ class Encoder:
 
     @cached_property
     def _network(self) -> tuple[Any, Any]:
+        assert self.folder is not None
         import torch
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.disable_progress_bar()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
         network = AutoModel.from_pretrained(self.folder, local_files_only=True, dtype=torch.float32)

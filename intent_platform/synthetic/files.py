@@ -20,6 +20,7 @@ from intent_platform.synthetic.dirt import Dirt, dirty_lines
 Shard = dict[str, NDArray[Any]]
 """One day's rows, in order of time: the fields of Rows, and will_buy."""
 
+_LINES_PER_WRITE = 100_000
 _NEXT_DAY_RATIO = 0.8  # of late events; the rest come a day later still
 
 
@@ -40,26 +41,26 @@ class DailyFiles:
         rng = np.random.default_rng([self._seed, 4, day])
         columns = self._renderer.columns(shard)
         _write_truth(self._out / "truth" / f"{name}.parquet", columns, shard, self._renderer)
+        dirty = dirty_lines(self._dirt, columns, self._renderer, day, rng)
         texts, late_by = lines(columns), self._days_late(day, len(shard["user"]), rng)
+        del columns  # a big day's columns and lines need not lie in memory together
         in_time, in_time_at = _where(texts, late_by == 0), shard["wall_ms"][late_by == 0] - day * DAY_MS
         for wait in (1, 2):
             self._on_their_way.setdefault(day + wait, []).append(_where(texts, late_by == wait))
         late = pa.concat_arrays([_no_lines(), *self._on_their_way.pop(day, [])])
-        valid = pa.concat_arrays([in_time, late])
         valid_at = np.concatenate([in_time_at, rng.integers(0, DAY_MS, len(late))])
-        again = _some(self._dirt.lines_of("duplicate_in_file", len(texts)), len(valid), rng)
+        again = _some(self._dirt.lines_of("duplicate_in_file", len(texts)), len(valid_at), rng)
         earlier = _some(self._dirt.lines_of("duplicate_from_earlier_file", len(texts)), len(self._yesterday), rng)
-        dirty = dirty_lines(self._dirt, columns, self._renderer, day, rng)
+        del texts
         strays = pa.concat_arrays([self._yesterday.take(earlier), dirty.lines])
-        received = pa.concat_arrays([valid, valid.take(again), strays])
+        received = pa.concat_arrays([in_time, late, *pa.chunked_array([in_time, late]).take(again).chunks, strays])
         again_at = rng.integers(valid_at[again], DAY_MS)  # behind its first copy: the sort below is stable
-        received_at = np.concatenate([valid_at, again_at, rng.integers(0, DAY_MS, len(strays))])
-        with (self._out / "events" / f"{name}.csv").open("wb") as file:
-            file.write(HEADER)
-            file.write(file_bytes(received.take(np.argsort(received_at, kind="stable"))))
+        strays_at = rng.integers(0, DAY_MS, len(strays))
+        order = np.argsort(np.concatenate([valid_at, again_at, strays_at]), kind="stable")
+        _write_lines(self._out / "events" / f"{name}.csv", received, order)
         self.counts[name] = {
             "rows_written": len(received),
-            "clean": len(valid),
+            "clean": len(valid_at),
             "late": len(late),
             "duplicate_in_file": len(again),
             "duplicate_from_earlier_file": len(earlier),
@@ -73,6 +74,13 @@ class DailyFiles:
         late = _some(self._dirt.lines_of("late", events), events, rng)
         late_by[late] = np.where(rng.random(len(late)) < _NEXT_DAY_RATIO, 1, 2)
         return np.where(day + late_by < self._days, late_by, 0)
+
+
+def _write_lines(path: Path, texts: Texts, order: Ints) -> None:
+    with path.open("wb") as file:
+        file.write(HEADER)
+        for start in range(0, len(order), _LINES_PER_WRITE):
+            file.write(file_bytes(texts.take(order[start : start + _LINES_PER_WRITE])))
 
 
 def _write_truth(path: Path, columns: Columns, shard: Shard, renderer: Renderer) -> None:

@@ -143,7 +143,7 @@ CREATE TABLE profiles.user_profile_history (
     shop text NOT NULL,
     user_id text NOT NULL,
     as_of timestamptz NOT NULL,
-    recorded_at timestamptz NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT now(),
     purchase_intent double precision,
     intent_missing_reason text,
     intent_band text NOT NULL,
@@ -159,13 +159,13 @@ CREATE TABLE profiles.user_profile_history (
     release_id text NOT NULL,
     promotion_number bigint NOT NULL,
     content_digest text NOT NULL,
-    PRIMARY KEY (shop, user_id, as_of, promotion_number)
+    PRIMARY KEY (shop, user_id, as_of, recorded_at)
 );
 COMMENT ON TABLE profiles.user_profile_history IS 'What was known, append-only: a row for each time a profile''s content changed. Ask it through profile_as_of.';
 COMMENT ON COLUMN profiles.user_profile_history.shop IS 'Which shop.';
 COMMENT ON COLUMN profiles.user_profile_history.user_id IS 'As in user_profile.';
 COMMENT ON COLUMN profiles.user_profile_history.as_of IS 'valid_at of the profile: from here on this was known.';
-COMMENT ON COLUMN profiles.user_profile_history.recorded_at IS 'Logical time of the run that wrote it.';
+COMMENT ON COLUMN profiles.user_profile_history.recorded_at IS 'When it was written; a later row for the same as_of corrects an earlier one.';
 COMMENT ON COLUMN profiles.user_profile_history.purchase_intent IS 'As in user_profile.';
 COMMENT ON COLUMN profiles.user_profile_history.intent_missing_reason IS 'As in user_profile.';
 COMMENT ON COLUMN profiles.user_profile_history.intent_band IS 'As in user_profile.';
@@ -189,7 +189,7 @@ LANGUAGE sql STABLE AS $$
     SELECT *
     FROM profiles.user_profile_history
     WHERE shop = wanted_shop AND user_id = wanted_user AND as_of <= wanted_at
-    ORDER BY as_of DESC, promotion_number DESC
+    ORDER BY as_of DESC, recorded_at DESC
     LIMIT 1
 $$;
 COMMENT ON FUNCTION profiles.profile_as_of IS 'What was known about a shopper at a moment: profile_as_of(user_id, timestamp [, shop]); no row when nothing was.';

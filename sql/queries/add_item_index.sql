@@ -1,4 +1,4 @@
--- Register an index with its passport; an index that is known already stays as it is.
+-- Register an index with its passport; of one that is known already only a refusal can change, when the floor was lowered.
 -- Locks:  one row.
 INSERT INTO registry.item_index (
     shop, index_digest, model_digest, kind, items, dimensions, recall_at_20, unavailable_ratio, build_seconds, bytes,
@@ -7,4 +7,5 @@ INSERT INTO registry.item_index (
     :shop, :index_digest, :model_digest, :kind, :items, :dimensions, :recall_at_20, :unavailable_ratio,
     :build_seconds, :bytes, :is_published, :built_at
 )
-ON CONFLICT (shop, index_digest) DO NOTHING;
+ON CONFLICT (shop, index_digest) DO UPDATE
+    SET is_published = registry.item_index.is_published OR excluded.is_published;

@@ -9,6 +9,7 @@ WITH approved AS (
     ORDER BY decision.decided_at DESC
     LIMIT 1
 ),
+
 named AS (
     SELECT model.shop, item_index.index_digest, model.model_digest
     FROM registry.model AS model
@@ -27,6 +28,7 @@ named AS (
             )
         )
 )
+
 INSERT INTO registry.release (shop, release_id, model_digest, index_digest, created_at)
 SELECT shop, :release_id, model_digest, index_digest, :created_at FROM named
 ON CONFLICT (shop, release_id) DO UPDATE SET created_at = registry.release.created_at

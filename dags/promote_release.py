@@ -1,0 +1,70 @@
+"""Let a release serve: a newer one, or an earlier one again (a rollback).
+
+**When**: by form only. `SELECT * FROM registry.release` lists what there is; `registry.promotion` is the audit trail.
+
+**What it does**: checks the release's parts against their digests, then moves the shop's one pointer and writes who
+did it, when and why. A rollback is a promotion too: it takes the next number, so its profiles win.
+
+**What it gives**: the asset `intent_model`, keyed by the newest clean day; `refresh_profiles` follows and scores
+everyone with the release.
+
+The same by hand: `intent promote RELEASE --reason "…"`.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, task
+from intent_assets import INTENT_MODEL
+from intent_days import newest_clean_day
+
+
+@dag(
+    schedule=None,
+    max_active_runs=1,
+    description="Promote a release, or roll back to an earlier one, with an audit row",
+    doc_md=__doc__,
+    tags=["intent", "release"],
+    default_args={
+        "owner": "intent-platform",
+        "retries": 1,
+        "retry_delay": timedelta(minutes=1),
+        "execution_timeout": timedelta(minutes=30),
+    },
+    params={
+        "release_id": Param(
+            "",
+            type="string",
+            minLength=1,
+            title="Release",
+            description="A release_id of registry.release.",
+        ),
+        "reason": Param(
+            "",
+            type="string",
+            minLength=1,
+            title="Reason",
+            description="Why this release shall serve now; kept in registry.promotion.",
+        ),
+    },
+)
+def promote_release():
+    @task(outlets=[INTENT_MODEL])
+    def promote(*, params, dag_run, outlet_events) -> None:
+        from datetime import UTC, datetime
+
+        from intent_platform import training  # torch and faiss stay out of DAG parsing
+        from intent_platform.settings import Settings
+
+        training.promote(
+            Settings.from_env(),
+            params["release_id"],
+            reason=params["reason"],
+            decided_by=dag_run.triggering_user_name or "airflow",
+            clock=datetime.now(UTC),
+        )
+        outlet_events[INTENT_MODEL].add_partitions(newest_clean_day())
+
+    promote()
+
+
+promote_release()

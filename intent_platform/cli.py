@@ -1,0 +1,257 @@
+"""`intent …`: parses, builds Settings, calls one function. Every step of the DAGs can be run from here."""
+
+import csv
+import getpass
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated
+
+import sqlalchemy as sa
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from intent_platform import db
+from intent_platform.errors import IntentError
+from intent_platform.keys import create_missing_keys
+from intent_platform.paths import resource_folder
+from intent_platform.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Day = Annotated[str, typer.Argument(metavar="DAY", help="A day such as 2026-08-21, in the shop's time zone.")]
+Source = Annotated[str | None, typer.Option(help="Mapping: a name in sources/ or a path to a TOML file.")]
+FilePath = Annotated[str | None, typer.Option("--path", help="A file, a folder of files, or an fsspec address.")]
+
+
+def main() -> None:
+    """Run a command; what a user can mend ends with a message and status 1, without a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        app()
+    except IntentError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def keys() -> None:
+    """Make the secret keys that are missing, as 0600 files in INTENT_HOME/keys."""
+    settings = Settings.from_env()
+    made = create_missing_keys(settings)
+    print(f"Made {', '.join(made)} in {settings.home / 'keys'}." if made else "All keys are there; nothing was made.")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version's schema."""
+    with db.serve(Settings.from_env()) as settings:
+        print(f"The schema is at version {db.migrate(settings)}.")
+
+
+@app.command()
+def day(
+    day: Day,
+    source: Source = None,
+    path: FilePath = None,
+    max_rejected_ratio: Annotated[
+        float | None, typer.Option(help="Share of bad rows to allow, from 0 to below 1.")
+    ] = None,
+) -> None:
+    """The whole day: validate its files, build sequences, refresh profiles."""
+    from intent_platform import daily
+
+    with _served() as settings:
+        received, refreshed = daily.run_day(
+            _day(day), settings, source=source, path=path, max_rejected_ratio=max_rejected_ratio
+        )
+    for account in received.accounts:
+        print(
+            f"{account.file}: {account.rows_read:,} rows read = {account.accepted:,} accepted + "
+            f"{account.quarantined:,} quarantined + {account.duplicate:,} duplicate"
+        )
+    print(f"Published days: {', '.join(map(str, received.days_published)) or 'none'}.")
+    print(f"{refreshed.users:,} profiles scored by {refreshed.release_id}, {refreshed.rows_changed:,} rows changed.")
+
+
+@app.command()
+def catalogue(source: Source = None, path: FilePath = None) -> None:
+    """Read the shop's item file into the catalogue."""
+    from intent_platform import daily
+
+    with _served() as settings:
+        print(f"{daily.load_catalogue(settings, source=source, path=path).items:,} items are known.")
+
+
+@app.command()
+def refresh(day: Day) -> None:
+    """Build sequences and refresh profiles of a published day."""
+    from intent_platform import daily
+
+    with _served() as settings:
+        daily.build_sequences(_day(day), settings)
+        report = daily.refresh_profiles(_day(day), settings)
+    print(f"{report.users:,} profiles scored by {report.release_id}, {report.rows_changed:,} rows changed.")
+
+
+@app.command()
+def sql(
+    statement: Annotated[str, typer.Argument(help="One SQL statement; it runs in a read-only transaction.")],
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+) -> None:
+    """Query the platform's tables."""
+    with _served() as settings, db.connect(settings) as connection:
+        connection.execute(sa.text("SET TRANSACTION READ ONLY"))
+        try:
+            result = connection.exec_driver_sql(statement)
+        except sa.exc.DBAPIError as error:
+            raise IntentError(str(error.orig).strip()) from error
+        _print_rows(list(result.keys()), result.all(), as_csv=as_csv)
+
+
+@app.command()
+def profile(
+    user: Annotated[str, typer.Argument(help="A user_id of profiles.user_profile, or the shop's raw id.")],
+) -> None:
+    """Show one shopper readably, with titles of the recommended items."""
+    with _served() as settings, db.connect(settings) as connection:
+        found = _profile_rows(connection, settings, user)
+        if not found:
+            raise IntentError(
+                f"Shop {settings.shop!r} has no profile of that user; try `intent sql` on profiles.user_profile."
+            )
+        _print_profile(
+            found[0], db.query(connection, "recommendations_of_user", shop=settings.shop, user_id=found[0]["user_id"])
+        )
+
+
+@app.command()
+def search(query: str, k: Annotated[int, typer.Option(help="How many items.")] = 10) -> None:
+    """Find items by text, in any language."""
+    from intent_platform.index.registry import current_release
+    from intent_platform.index.search import search as search_items
+
+    with _served() as settings:
+        found = current_release(settings)
+        if found is None:
+            raise IntentError("No release serves yet: run `intent day` or `intent train` first.")
+        hits = search_items(found[0], query, k)
+    rows = [
+        (place, hit.title or hit.item_id, hit.category, hit.price, hit.currency) for place, hit in enumerate(hits, 1)
+    ]
+    _print_rows(["", "title", "category", "price", "currency"], rows, as_csv=False)
+
+
+@app.command()
+def train(day: Day, force: Annotated[bool, typer.Option(help="Train although it is not due.")] = False) -> None:
+    """Train on the days up to DAY, evaluate beside the opponents, and promote what wins."""
+    from intent_platform import training
+
+    with _served() as settings:
+        print(training.retrain(_day(day), settings, is_forced=force))
+
+
+@app.command()
+def index() -> None:
+    """Index today's items with the model that serves, and promote the new release."""
+    from intent_platform import training
+
+    with _served() as settings:
+        print(training.rebuild_index(settings))
+
+
+@app.command()
+def promote(release_id: str, reason: Annotated[str, typer.Option(help="Why; kept in the registry.")]) -> None:
+    """Let a release serve: a newer one, or an older one again (a rollback)."""
+    from intent_platform import training
+
+    with _served() as settings:
+        promotion = training.promote(
+            settings, release_id, reason=reason, decided_by=getpass.getuser(), clock=datetime.now(UTC)
+        )
+    print(f"{promotion.release_id} serves, promotion {promotion.promotion_number}.")
+
+
+@app.command()
+def shop(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    days: int = 14,
+    users: int = 2000,
+    seed: int = 7,
+    first_day: Annotated[str, typer.Option(help="First day of events.")] = "2026-08-01",
+) -> None:
+    """Write the files of a shop that never was, with known truth."""
+    from intent_platform.synthetic import write_shop
+
+    print(write_shop(out, first_day=_day(first_day), days=days, users=users, seed=seed))
+
+
+@app.command()
+def folder(name: Annotated[str, typer.Argument(help="sql, sources, dags or plugins.")]) -> None:
+    """Print where the installed package keeps its own files, for Airflow's settings."""
+    print(resource_folder(name))
+
+
+@contextmanager
+def _served() -> Iterator[Settings]:
+    """Settings with a database that answers; the embedded one is migrated, yours only by `intent migrate`."""
+    given = Settings.from_env()
+    with db.serve(given) as settings:
+        if not given.database_url:
+            db.migrate(settings)
+        yield settings
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no day; write it as 2026-08-21.") from error
+
+
+def _profile_rows(connection: sa.Connection, settings: Settings, user: str) -> Sequence[sa.RowMapping]:
+    found = db.query(connection, "profile_of_user", shop=settings.shop, user_id=user)
+    if found:
+        return found
+    from intent_platform.events.pseudonyms import Pseudonymiser
+
+    pseudonym = Pseudonymiser.of(replace(settings)).of_user(user)
+    return db.query(connection, "profile_of_user", shop=settings.shop, user_id=pseudonym)
+
+
+def _print_profile(row: sa.RowMapping, recommended: Sequence[sa.RowMapping]) -> None:
+    intent = "unknown" if row["purchase_intent"] is None else f"{row['purchase_intent']:.1%}"
+    why = f" ({row['intent_missing_reason']})" if row["intent_missing_reason"] else ""
+    interests = ", ".join(f"{each['category']} {each['weight']:.0%}" for each in row["top_categories"]) or "none yet"
+    print(f"{row['user_id']} at {row['valid_at']:%Y-%m-%d %H:%M} UTC, by {row['release_id']} ({row['source']})")
+    print(f"  buys within {row['horizon_hours']} hours: {intent}, {row['intent_band']}{why}")
+    print(f"  last seen {row['last_event_at']:%Y-%m-%d %H:%M} UTC: {row['last_event_type']}")
+    print(
+        f"  7 days: {row['events_7d']} events, {row['add_to_carts_7d']} carts; 30 days: {row['purchases_30d']} "
+        f"purchases, {row['spent_30d']:.2f} {row['spent_currency'] or ''}"
+    )
+    print(f"  interests: {interests}")
+    columns = ["rank", "title", "price", "currency", "reason"]
+    _print_rows(columns, [tuple(each[name] for name in columns) for each in recommended], as_csv=False)
+
+
+def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]], *, as_csv: bool) -> None:
+    if as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(columns)
+        writer.writerows(rows)
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    Console().print(table)
+    print(f"{len(rows)} rows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The day's steps, in order, from the shop's raw file to user_profile rows. Read this first."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from intent_platform import db, sequences
+from intent_platform.domain import Promotion
+from intent_platform.errors import SettingInvalid
+from intent_platform.events import catalogue
+from intent_platform.events.engine import open_engine
+from intent_platform.events.intake import Door, take_in
+from intent_platform.events.mapping import load_mapping
+from intent_platform.events.readers import list_files
+from intent_platform.events.validation import DayReport, publish_day
+from intent_platform.index.registry import current_release, ensure_release
+from intent_platform.lake import Lake
+from intent_platform.log import get_logger
+from intent_platform.profiles import Stamp, upsert, write_items
+from intent_platform.scoring import score
+from intent_platform.settings import Settings
+
+log = get_logger(__name__)
+USERS_PER_TRANSACTION = 20_000
+REMOVE_FILES_AFTER = timedelta(days=1)  # longer than any step reads
+
+
+def validate_events(
+    day: date,
+    settings: Settings,
+    *,
+    source: str | None = None,
+    path: str | None = None,
+    max_rejected_ratio: float | None = None,
+) -> DayReport:
+    """Files received for `day` → accepted, quarantined and clean rows, published whole; or DayRefused and nothing."""
+    lake = Lake(settings.lake_root, settings.shop)
+    mapping = load_mapping(source or settings.source)
+    door = Door(received_on=day, mapping=mapping, settings=settings, lake=lake)
+    intakes = [take_in(file, door) for file in list_files(path or events_path(day, settings), mapping)]
+    allowed = settings.max_rejected_ratio if max_rejected_ratio is None else max_rejected_ratio
+    return publish_day(door, intakes, max_rejected_ratio=allowed)
+
+
+def build_sequences(day: date, settings: Settings) -> tuple[str, ...]:
+    """Clean days → sequences and items, for every day whose inputs changed; returns the partitions published."""
+    lake = Lake(settings.lake_root, settings.shop)
+    with db.connect(settings) as connection:
+        db.exclusive(connection, "lake", settings.shop)
+        snapshot = lake.snapshot()
+        changes = sequences.build_days(snapshot, settings)
+        with open_engine(settings, lake) as engine:
+            items = catalogue.merge_items(engine, snapshot)
+        if not _is_published(items, lake):
+            changes["items", catalogue.ALL] = [lake.write("items", catalogue.ALL, items)]
+        write_items(connection, items, settings.shop)
+        if changes:
+            lake.publish(changes, based_on=snapshot)
+    log.info("sequences_built", shop=settings.shop, day=day, partitions=len(changes))
+    lake.remove_unpublished(older_than=REMOVE_FILES_AFTER, now=datetime.now(UTC))
+    return tuple(f"{table}/{partition}" for table, partition in changes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefreshReport:
+    """One row of profiles.refreshed_day."""
+
+    day: date
+    release_id: str
+    promotion_number: int
+    users: int
+    rows_changed: int
+
+
+def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
+    """Score everyone seen in the last history_days with the release that serves, and move their profiles.
+
+    Commits in key-ordered chunks, so that no writer waits long; the day's marker comes last.
+    """
+    ensure_release(settings, day)
+    found = current_release(settings)
+    assert found is not None
+    release, promotion = found
+    valid_at = end_of_day(day, settings)
+    stamp = _stamp(promotion, valid_at, settings)
+    users = rows_changed = 0
+    for histories in sequences.user_buckets(Lake(settings.lake_root, settings.shop).snapshot(), day, settings):
+        scores = score(release, histories, valid_at=valid_at, settings=settings)
+        for profiles, interests, recommendations in _chunks(scores.profiles, scores.interests, scores.recommendations):
+            with db.connect(settings) as connection:
+                rows_changed += upsert(connection, profiles, interests, recommendations, stamp)
+            users += profiles.num_rows
+    report = RefreshReport(
+        day=day,
+        release_id=promotion.release_id,
+        promotion_number=promotion.promotion_number,
+        users=users,
+        rows_changed=rows_changed,
+    )
+    with db.connect(settings) as connection:
+        facts = {"users": users, "rows_changed": rows_changed, "release_id": promotion.release_id}
+        number = promotion.promotion_number
+        db.query(connection, "put_refreshed_day", shop=settings.shop, day=day, promotion_number=number, **facts)
+    log.info("profiles_refreshed", shop=settings.shop, day=day, users=users, changed=rows_changed)
+    return report
+
+
+STEPS = (validate_events, build_sequences, refresh_profiles)
+
+
+def run_day(
+    day: date,
+    settings: Settings,
+    *,
+    source: str | None = None,
+    path: str | None = None,
+    max_rejected_ratio: float | None = None,
+) -> tuple[DayReport, RefreshReport]:
+    """The steps one after another, as the DAGs run them."""
+    received = validate_events(day, settings, source=source, path=path, max_rejected_ratio=max_rejected_ratio)
+    build_sequences(day, settings)
+    return received, refresh_profiles(day, settings)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogueReport:
+    """What load_catalogue did."""
+
+    items: int  # known now, stubs among them
+    is_new: bool  # False: the file held nothing that was not known
+
+
+def load_catalogue(settings: Settings, *, source: str | None = None, path: str | None = None) -> CatalogueReport:
+    """Read the shop's item file and publish the items it changes."""
+    path = path or settings.catalogue_path
+    if not path:
+        raise SettingInvalid("No catalogue is set: give INTENT_CATALOGUE_PATH, or --path.")
+    lake = Lake(settings.lake_root, settings.shop)
+    read = catalogue.read_catalogue(
+        path, source or settings.catalogue_source, now=datetime.now(UTC), settings=settings, lake=lake
+    )
+    with db.connect(settings) as connection:
+        db.exclusive(connection, "lake", settings.shop)
+        snapshot = lake.snapshot()
+        with open_engine(settings, lake) as engine:
+            items = catalogue.merge_items(engine, snapshot, read)
+        is_new = not _is_published(items, lake)
+        if is_new:
+            lake.publish({("items", catalogue.ALL): [lake.write("items", catalogue.ALL, items)]}, based_on=snapshot)
+        write_items(connection, items, settings.shop)
+    return CatalogueReport(items=items.num_rows, is_new=is_new)
+
+
+def events_path(day: date, settings: Settings) -> str:
+    """Where the files of a day arrive, from INTENT_EVENTS_PATH."""
+    if "{day}" not in settings.events_path:
+        raise SettingInvalid(
+            f"INTENT_EVENTS_PATH is {settings.events_path!r}; give a path with {{day}} in it, for example "
+            "/drop/events/{day}.csv, or name the file with --path."
+        )
+    return settings.events_path.format(day=day)
+
+
+def end_of_day(day: date, settings: Settings) -> datetime:
+    """The moment at which the day ends in the shop's time zone, in UTC."""
+    return datetime.combine(day + timedelta(days=1), time(), settings.zone).astimezone(UTC)
+
+
+def _stamp(promotion: Promotion, valid_at: datetime, settings: Settings) -> Stamp:
+    return Stamp(
+        shop=settings.shop,
+        release_id=promotion.release_id,
+        promotion_number=promotion.promotion_number,
+        source="batch",
+        scored_at=valid_at,
+        input_watermark=valid_at,
+        horizon_hours=settings.horizon_hours,
+    )
+
+
+def _is_published(items: pa.Table, lake: Lake) -> bool:
+    snapshot = lake.snapshot()
+    return bool(snapshot.files("items", catalogue.ALL)) and snapshot.read("items").equals(items)
+
+
+def _chunks(profiles: pa.Table, *satellites: pa.Table) -> Iterator[tuple[pa.Table, ...]]:
+    """Runs of USERS_PER_TRANSACTION users with their satellite rows; all tables are in user_id order."""
+    for start in range(0, profiles.num_rows, USERS_PER_TRANSACTION):
+        chunk = profiles.slice(start, USERS_PER_TRANSACTION)
+        yield chunk, *(_rows_of(each, chunk["user_id"]) for each in satellites)
+
+
+def _rows_of(satellite: pa.Table, user_ids: pa.ChunkedArray) -> pa.Table:
+    first, last = user_ids[0], user_ids[-1]
+    return satellite.filter(
+        pc.and_(pc.greater_equal(satellite["user_id"], first), pc.less_equal(satellite["user_id"], last))
+    )

@@ -1,0 +1,1 @@
+"""From a shop's own files to clean days: contract, mapping, readers, rules, quarantine, merging, expectations."""

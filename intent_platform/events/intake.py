@@ -1,0 +1,192 @@
+"""One received file → accepted rows, quarantined rows, and an account in which every row appears once."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from ibis.backends.duckdb import Backend
+
+from intent_platform.domain import FileAccount
+from intent_platform.events.contract import ACCEPTED_SCHEMA, QUARANTINE_SCHEMA
+from intent_platform.events.engine import open_engine
+from intent_platform.events.mapping import Mapping
+from intent_platform.events.pseudonyms import Pseudonymiser
+from intent_platform.events.quarantine import Place, Rejected, Sealer, quarantine_table
+from intent_platform.events.readers import RawRows, ReceivedFile
+from intent_platform.events.rules import Window, first_broken_rule
+from intent_platform.events.typing import mapped_rows
+from intent_platform.lake import DataFile, Lake
+from intent_platform.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileIntake:
+    """What a file became; its data files are written, but nobody sees them before they are published."""
+
+    account: FileAccount
+    accepted: DataFile
+    quarantined: DataFile | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """All that the files of one received day have in common."""
+
+    received_on: date
+    mapping: Mapping
+    settings: Settings
+    lake: Lake
+
+    @property
+    def partition(self) -> str:
+        return f"received={self.received_on}"
+
+    @property
+    def window(self) -> Window:
+        midnight = datetime.combine(self.received_on, time(), self.settings.zone)
+        end = datetime.combine(self.received_on + timedelta(days=1), time(), self.settings.zone)
+        lateness = timedelta(hours=self.settings.max_lateness_hours)
+        return Window(earliest=midnight - lateness, end=end)
+
+
+def take_in(file: ReceivedFile, door: Door) -> FileIntake:
+    """Read, pseudonymise, type, judge and write one file; memory stays flat as it grows."""
+    settings = door.settings
+    with (
+        open_engine(settings, door.lake, time_zone=door.mapping.time_zone) as engine,
+        tempfile.TemporaryDirectory(prefix="intent-") as folder,
+    ):
+        staged = Path(folder) / "accepted.parquet"
+        by_rule = Counter[str]()
+        quarantined = _QuarantineWriter(door, Sealer(settings), Path(folder) / "quarantine.parquet")
+        with pq.ParquetWriter(staged, ACCEPTED_SCHEMA, compression="lz4") as writer:
+            for accepted, rejected in _judged_batches(file, door, engine):
+                writer.write_table(accepted)
+                quarantined.add(rejected)
+                by_rule.update(each.broken_rule for each in rejected)
+        accepted_file = _without_repeats(engine, staged, file, door)
+        quarantine_file = quarantined.finish(file)
+    repeats = file.rows_seen - accepted_file.rows - by_rule.total()
+    account = FileAccount(
+        shop=settings.shop,
+        received_on=door.received_on,
+        file=file.name,
+        source=door.mapping.name,
+        file_digest=file.digest,
+        rows_read=file.rows_seen,
+        accepted=accepted_file.rows,
+        quarantined=by_rule.total(),
+        duplicate=repeats,
+        by_rule=dict(by_rule),
+    )
+    return FileIntake(account=account, accepted=accepted_file, quarantined=quarantine_file)
+
+
+def judge(rows: RawRows, file_name: str, door: Door, engine: Backend, sql: str) -> tuple[pa.Table, list[Rejected]]:
+    """Split a batch by the rules: rows of the accepted schema, and the rejected with their raw text."""
+    fields = Pseudonymiser.of(door.settings).replace_ids(rows.fields)
+    batch = fields.append_column("line", pa.array(np.arange(len(rows.lines)))).append_column(
+        "unreadable", rows.unreadable
+    )
+    engine.con.register("received_rows", batch)
+    judged = engine.con.sql(sql).to_arrow_table()
+    is_fine = pc.is_null(judged["broken_rule"])
+    broken = judged.filter(pc.invert(is_fine)).select(["line", "broken_rule"]).sort_by("line")
+    rejected = [
+        Rejected(
+            place=Place(
+                shop=door.settings.shop, received_on=door.received_on, file=file_name, line=int(rows.lines[position])
+            ),
+            broken_rule=rule,
+            raw=rows.raw(position),
+        )
+        for position, rule in zip(broken["line"].to_pylist(), broken["broken_rule"].to_pylist(), strict=True)
+    ]
+    return _with_provenance(judged.filter(is_fine), rows, file_name, door), rejected
+
+
+def judging_sql(door: Door) -> str:
+    """The mapping and all rules as one statement over `received_rows`; compiled once per file."""
+    names = {"line": "int64", "unreadable": "string", **dict.fromkeys(door.mapping.fields, "string")}
+    rows = mapped_rows(ibis.table(names, name="received_rows"), door.mapping, door.settings.time_zone)
+    return ibis.to_sql(rows.mutate(broken_rule=first_broken_rule(rows, door.window)), dialect="duckdb")
+
+
+def _judged_batches(file: ReceivedFile, door: Door, engine: Backend) -> Iterator[tuple[pa.Table, list[Rejected]]]:
+    sql = judging_sql(door)
+    for rows in file.batches():
+        yield judge(rows, file.name, door, engine, sql)
+
+
+def _with_provenance(accepted: pa.Table, rows: RawRows, file_name: str, door: Door) -> pa.Table:
+    length = accepted.num_rows
+    lines = pa.array(rows.lines[accepted["line"].to_numpy()])
+    provenance = {
+        "received_on": pa.repeat(pa.scalar(door.received_on, pa.date32()), length),
+        "file": pa.repeat(pa.scalar(file_name), length),
+        "line": lines,
+    }
+    columns = [provenance.get(field.name) for field in ACCEPTED_SCHEMA]
+    return pa.table(
+        [
+            accepted[field.name].cast(field.type) if column is None else column
+            for field, column in zip(ACCEPTED_SCHEMA, columns, strict=True)
+        ],
+        schema=ACCEPTED_SCHEMA,
+    )
+
+
+def _without_repeats(engine: Backend, staged: Path, file: ReceivedFile, door: Door) -> DataFile:
+    """Keep the first row of each event_id, by line."""
+    rows = engine.read_parquet(staged, hive_partitioning=False)
+    relative = door.lake.new_path("accepted", door.partition)
+    engine.to_parquet(first_of_each_event(rows), door.lake.path(relative), compression="zstd", compression_level=1)
+    with door.lake.filesystem.open(door.lake.filesystem_path(door.lake.path(relative))) as stream:
+        kept = pq.ParquetFile(stream).metadata.num_rows
+    return DataFile(path=relative, rows=kept, tags=_tags(file, door))
+
+
+def first_of_each_event(rows: ir.Table) -> ir.Table:
+    """The earliest row by (received_on, file, line) of each event_id.
+
+    Only ids that occur twice are ranked: a window over all rows would hold the whole day.
+    """
+    repeated = rows.group_by("event_id").having(rows.count() > 1).agg()
+    ranked = rows.semi_join(repeated, "event_id").select("event_id", "received_on", "file", "line")
+    by_arrival = ibis.window(group_by="event_id", order_by=["received_on", "file", "line"])
+    later = ranked.mutate(place=ibis.row_number().over(by_arrival)).filter(lambda each: each.place > 0)
+    return rows.anti_join(later, ["received_on", "file", "line"])
+
+
+class _QuarantineWriter:
+    """Seals rejected rows batch by batch; publishes nothing, and makes no file when there are none."""
+
+    def __init__(self, door: Door, sealer: Sealer, staged: Path) -> None:
+        self._door, self._sealer, self._staged = door, sealer, staged
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, rejected: list[Rejected]) -> None:
+        if rejected:
+            self._writer = self._writer or pq.ParquetWriter(self._staged, QUARANTINE_SCHEMA, compression="none")
+            self._writer.write_table(quarantine_table(rejected, self._sealer))
+
+    def finish(self, file: ReceivedFile) -> DataFile | None:
+        if self._writer is None:
+            return None
+        self._writer.close()
+        batches = pq.ParquetFile(self._staged).iter_batches()
+        rows = pa.RecordBatchReader.from_batches(QUARANTINE_SCHEMA, batches)
+        return self._door.lake.write("quarantine", self._door.partition, rows, _tags(file, self._door))
+
+
+def _tags(file: ReceivedFile, door: Door) -> dict[str, str]:
+    return {"file": file.name, "file_digest": file.digest, "mapping": door.mapping.digest}

@@ -1,0 +1,204 @@
+"""What the network reads of each event, and which runs of events it reads together (packed, never padded)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from intent_platform.model.rows import US_PER_DAY, Rows
+from intent_platform.model.text import TextTower, text_key
+
+NUMBERS = (
+    "gap",
+    "is_new_session",
+    "session_age",
+    "has_price",
+    "price",
+    "is_same_item",
+    "is_same_category",
+    "is_cheaper",
+    "is_dearer",
+    "price_step",
+    "is_seen_before",
+    "hour_sin",
+    "hour_cos",
+)
+"""Columns of EventInputs.numbers; each lies roughly within −2 … 2."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Catalogue:
+    """N items as the network sees them; positions 0 … N − 1."""
+
+    item_ids: pa.Array
+    text_vectors: np.ndarray  # float32 (N, text dimensions)
+    categories: list[str | None]
+    log_price: np.ndarray  # float32 (N,), NaN where unknown
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EventInputs:
+    """R events of Rows, in the same order."""
+
+    item: np.ndarray  # int64 (R,): position in the catalogue, −1 for none or unknown
+    query: np.ndarray  # int64 (R,): row of query_vectors, −1 for none
+    query_vectors: np.ndarray  # float32 (distinct queries, text dimensions)
+    type_code: np.ndarray  # int64 (R,)
+    numbers: np.ndarray  # float32 (R, len(NUMBERS))
+
+
+def catalogue_of(items: pa.Table, text_vectors: np.ndarray) -> Catalogue:
+    """From a table with item_id, category, price, and its text vectors row by row."""
+    price = items["price"].cast(pa.float64()).to_numpy()
+    return Catalogue(
+        item_ids=items["item_id"].combine_chunks(),
+        text_vectors=text_vectors,
+        categories=items["category"].to_pylist(),
+        log_price=np.log1p(np.maximum(price, 0)).astype(np.float32),
+    )
+
+
+def read_events(rows: Rows, item: np.ndarray, item_category: np.ndarray, text: TextTower) -> EventInputs:
+    """item: (R,) position or −1. item_category: (N,) category codes of the positions."""
+    queries = rows.table["query_text"].combine_chunks()
+    codes, distinct = _queries(queries)
+    return EventInputs(
+        item=item,
+        query=codes,
+        query_vectors=text.vectors(distinct),
+        type_code=rows.type_code,
+        numbers=_numbers(rows, item, item_category),
+    )
+
+
+def _queries(queries: pa.Array) -> tuple[np.ndarray, list[str]]:
+    encoded = queries.dictionary_encode()
+    keys = [text_key(text) for text in encoded.dictionary.to_pylist()]
+    distinct = sorted(set(keys))
+    place = {key: number for number, key in enumerate(distinct)}
+    lookup = np.array([place[key] for key in keys] + [-1], np.int64)
+    return lookup[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)], distinct
+
+
+def _numbers(rows: Rows, item: np.ndarray, item_category: np.ndarray) -> np.ndarray:
+    count = len(rows)
+    gap = np.diff(rows.at, prepend=rows.at[:1]) / 1e6
+    gap[rows.starts[:-1][rows.starts[:-1] < count]] = 0.0
+    before = _item_row_before(rows)
+    has_before = before >= 0
+    codes, _ = rows.item
+    category = np.append(item_category, -1)[item]
+    price = np.log1p(np.maximum(rows.price, 0))
+    step = np.where((codes >= 0) & has_before, price - price[before], np.nan)
+    same_item = (codes >= 0) & has_before & (codes == codes[before])
+    same_category = (category >= 0) & has_before & (category == category[before])
+    known_step = np.where(same_category & ~same_item, np.nan_to_num(step), 0.0)
+    angle = 2 * np.pi * (rows.at % US_PER_DAY) / US_PER_DAY
+    columns = [
+        np.log1p(gap) / 6,
+        rows.at == rows.session_at,
+        np.log1p((rows.at - rows.session_at) / 1e6) / 6,
+        np.isfinite(price),
+        np.nan_to_num(price) / 5,
+        same_item,
+        same_category,
+        known_step < 0,
+        known_step > 0,
+        np.clip(known_step, -2, 2),
+        _is_seen_before(rows.user, codes),
+        np.sin(angle),
+        np.cos(angle),
+    ]
+    return np.stack(columns, axis=1).astype(np.float32) if count else np.zeros((0, len(NUMBERS)), np.float32)
+
+
+def _item_row_before(rows: Rows) -> np.ndarray:
+    """For each row: the user's newest earlier row with an item; −1 if none."""
+    has_item = rows.item[0] >= 0
+    newest = np.maximum.accumulate(np.where(has_item, np.arange(len(rows)), -1)) if len(rows) else np.zeros(0, np.int64)
+    before = np.concatenate([[-1], newest[:-1]]) if len(rows) else newest
+    return np.where(before >= rows.starts[:-1][rows.user], before, -1)
+
+
+def _is_seen_before(user: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    order = np.lexsort((np.arange(len(codes)), codes, user))
+    is_repeat = np.zeros(len(codes), bool)
+    if len(codes) > 1:
+        is_repeat[order[1:]] = (codes[order][1:] == codes[order][:-1]) & (user[order][1:] == user[order][:-1])
+    return is_repeat & (codes >= 0)
+
+
+def positions_of(item_ids: pa.Array, rows: Rows) -> np.ndarray:
+    """int64 (R,): where each row's item stands in item_ids; −1 for none or unknown."""
+    codes, distinct = rows.item
+    found = pc.index_in(distinct, value_set=item_ids).fill_null(-1).to_numpy(zero_copy_only=False)
+    return np.append(found.astype(np.int64), -1)[codes]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Windows:
+    """Runs start:stop of one user's rows; only rows from counts_from on are read out."""
+
+    start: np.ndarray
+    stop: np.ndarray
+    counts_from: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def take(self, which: np.ndarray) -> "Windows":
+        return Windows(start=self.start[which], stop=self.stop[which], counts_from=self.counts_from[which])
+
+
+def tile(starts: np.ndarray, stops: np.ndarray, length: int) -> Windows:
+    """Cover each run with windows of at most `length` that overlap by half: every row counts once, with its past."""
+    size = stops - starts
+    starts, size = starts[size > 0], size[size > 0]
+    stride = max(length // 2, 1)
+    more = np.maximum(-(-(size - length) // stride), 0)
+    run = np.repeat(np.arange(len(starts)), more + 1)
+    number = np.arange(len(run)) - np.repeat(np.cumsum(more + 1) - (more + 1), more + 1)
+    start = starts[run] + number * stride
+    stop = np.minimum(start + length, (starts + size)[run])
+    counts_from = np.where(number == 0, start, start + length - stride)
+    return Windows(start=start, stop=stop, counts_from=counts_from)
+
+
+def last_events(rows: Rows, positions: np.ndarray, length: int) -> Windows:
+    """For each position the window of its newest `length` events, read out at the position only."""
+    first = rows.starts[:-1][rows.user[positions]]
+    return Windows(start=np.maximum(first, positions + 1 - length), stop=positions + 1, counts_from=positions)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Packed:
+    """Rows of some windows, first events of all windows first: torch's packed order, P rows, no padding."""
+
+    row: np.ndarray  # int64 (P,)
+    batch_sizes: np.ndarray  # int64 (T,): windows that have a t-th event
+    is_read_out: np.ndarray  # bool (P,)
+    window: np.ndarray  # int64 (P,): which of the windows given to pack
+
+
+def pack(windows: Windows) -> Packed:
+    length = windows.stop - windows.start
+    order = np.argsort(-length, kind="stable")
+    step = np.arange(int(length.max(initial=0)))[:, None]
+    is_there = step < length[order][None, :]
+    row = (windows.start[order][None, :] + step)[is_there]
+    window = np.broadcast_to(order[None, :], is_there.shape)[is_there]
+    return Packed(
+        row=row, batch_sizes=is_there.sum(axis=1), is_read_out=row >= windows.counts_from[window], window=window
+    )
+
+
+def batches(windows: Windows, rows_per_batch: int, chance: np.random.Generator | None = None) -> Iterator[Windows]:
+    """Windows in groups of about rows_per_batch rows; with `chance`, in random order, else as they come."""
+    order = np.arange(len(windows)) if chance is None else chance.permutation(len(windows))
+    length = (windows.stop - windows.start)[order]
+    group = (np.cumsum(length) - 1) // rows_per_batch
+    for part in np.split(order, np.flatnonzero(np.diff(group)) + 1):
+        if len(part):
+            yield windows.take(part)

@@ -1,0 +1,228 @@
+"""The behaviour network: one recurrent reader of a shopper's events with three heads (buys, category, next item).
+
+R rows of events, P of them in packed order, D width, H hidden width, N items, C categories, F tabular features
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from intent_platform.model.features import FEATURES
+from intent_platform.model.inputs import (
+    NUMBERS,
+    Catalogue,
+    EventInputs,
+    Packed,
+    Windows,
+    batches,
+    catalogue_of,
+    last_events,
+    pack,
+    read_events,
+)
+from intent_platform.model.rows import TYPE_CODE, Rows
+from intent_platform.model.text import TextTower
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROWS_PER_BATCH = 8_192
+"""Rows that are read together when scoring: bounds memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """network.json: what the weights need to be understood."""
+
+    text_dimensions: int
+    window_events: int
+    categories: list[str]
+    width: int = 64
+    hidden: int = 128
+    temperature: float = 16.0  # next-item logits are cosines times this
+    dropout: float = 0.1
+
+
+class ItemTower(nn.Module):
+    """An item's vector of length 1: what was learned of its id, plus its text, category and price.
+
+    Ids are dropped at random in training, so an item without one (never seen in training) works from the rest.
+    """
+
+    def __init__(self, shape: Shape, known_items: int) -> None:
+        super().__init__()
+        self.id = nn.Embedding(known_items + 1, shape.width, padding_idx=0)  # 0: unknown
+        self.text = nn.Linear(shape.text_dimensions, shape.width, bias=False)
+        self.category = nn.Embedding(len(shape.categories) + 1, shape.width, padding_idx=0)  # 0: none
+        self.price = nn.Linear(2, shape.width)
+        nn.init.normal_(self.id.weight, std=0.05)
+        nn.init.normal_(self.category.weight, std=0.05)
+        with torch.no_grad():
+            self.id.weight[0] = 0
+            self.category.weight[0] = 0
+
+    def forward(self, id_N: Tensor, text_NT: Tensor, category_N: Tensor, price_N2: Tensor) -> Tensor:
+        vector_ND = self.id(id_N) + self.text(text_NT) + self.category(category_N) + self.price(price_N2)
+        return nn.functional.normalize(vector_ND, dim=1)
+
+
+class BehaviourNetwork(nn.Module):
+    """Reads events in order; a row's output knows that row and the ones before it, nothing later."""
+
+    def __init__(self, shape: Shape, known_items: list[str]) -> None:
+        super().__init__()
+        self.shape, self.known_items = shape, known_items
+        self.tower = ItemTower(shape, len(known_items))
+        self.event_type = nn.Embedding(len(TYPE_CODE), 16)
+        self.query = nn.Linear(shape.text_dimensions, shape.width, bias=False)
+        self.numbers = nn.Sequential(nn.Linear(len(NUMBERS), 32), nn.GELU())
+        self.join = nn.Sequential(nn.Linear(2 * shape.width + 16 + 32, shape.hidden), nn.LayerNorm(shape.hidden))
+        self.reader = nn.GRU(shape.hidden, shape.hidden)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.to_item = nn.Linear(shape.hidden, shape.width)
+        self.to_category = nn.Linear(shape.hidden, len(shape.categories) + 1)
+        self.buys = nn.Sequential(
+            nn.Linear(shape.hidden + len(FEATURES), 64), nn.GELU(), nn.Dropout(shape.dropout), nn.Linear(64, 1)
+        )
+        self.register_buffer("feature_mean", torch.zeros(len(FEATURES)))
+        self.register_buffer("feature_scale", torch.ones(len(FEATURES)))
+        self.id_number = {item_id: number for number, item_id in enumerate(known_items, start=1)}
+
+    @property
+    def device(self) -> torch.device:
+        return self.feature_mean.device
+
+    def forward(self, events: EventInputs, packed: Packed, item_vectors_ND: Tensor) -> Tensor:
+        """Hidden state (P, H) after each packed row. item_vectors_ND: vectors of the positions in events.item."""
+        device = self.device
+        item_P = torch.from_numpy(events.item[packed.row]).to(device)
+        query_P = torch.from_numpy(events.query[packed.row]).to(device)
+        item_PD = item_vectors_ND[item_P.clamp(min=0)] * (item_P >= 0).unsqueeze(1)
+        queries = torch.from_numpy(events.query_vectors).to(device)
+        query_PD = item_PD.new_zeros(item_PD.shape)
+        if len(queries):
+            query_PD = self.query(queries)[query_P.clamp(min=0)] * (query_P >= 0).unsqueeze(1)
+        type_P = torch.from_numpy(events.type_code[packed.row]).to(device)
+        numbers_P = torch.from_numpy(events.numbers[packed.row]).to(device)
+        joined = torch.cat([item_PD, query_PD, self.event_type(type_P), self.numbers(numbers_P)], dim=1)
+        sequence = PackedSequence(self.dropout(self.join(joined)), torch.from_numpy(packed.batch_sizes))
+        return self.dropout(self.reader(sequence)[0].data)
+
+    def buy_logits(self, hidden_EH: Tensor, features_EF: Tensor) -> Tensor:
+        """(E,): log-odds of a purchase within the horizon."""
+        return self.buys(torch.cat([hidden_EH, features_EF], dim=1)).squeeze(1)
+
+    def wanted_items(self, hidden_PH: Tensor) -> Tensor:
+        """(P, D), of length `temperature`: its dot products with item vectors are the next-item logits."""
+        return self.shape.temperature * nn.functional.normalize(self.to_item(hidden_PH), dim=1)
+
+    def scaled(self, table: np.ndarray) -> Tensor:
+        """Tabular features on the scale that the head was trained with; unknown becomes the mean."""
+        features = torch.from_numpy(squash(table)).to(self.device)
+        return torch.nan_to_num((features - self.feature_mean) / self.feature_scale).clamp(-5, 5)
+
+    def tower_inputs(self, catalogue: Catalogue) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        category_number = {name: number for number, name in enumerate(self.shape.categories, start=1)}
+        ids = [self.id_number.get(item_id, 0) for item_id in catalogue.item_ids.to_pylist()]
+        categories = [category_number.get(name, 0) for name in catalogue.categories]
+        is_priced = np.isfinite(catalogue.log_price)
+        price = np.stack([np.nan_to_num(catalogue.log_price) / 5, is_priced], axis=1).astype(np.float32)
+        inputs = (
+            torch.tensor(ids),
+            torch.from_numpy(catalogue.text_vectors),
+            torch.tensor(categories),
+            torch.from_numpy(price),
+        )
+        return tuple(each.to(self.device) for each in inputs)  # type: ignore[return-value]
+
+    @torch.inference_mode()
+    def item_vectors(self, items: pa.Table, text_vectors: np.ndarray) -> np.ndarray:
+        """float32 (N, D) of length 1, for any items, also such that training never saw."""
+        self.eval()
+        return self.tower(*self.tower_inputs(catalogue_of(items, text_vectors))).cpu().numpy()
+
+    @torch.inference_mode()
+    def read_out(
+        self,
+        events: EventInputs,
+        windows: Windows,
+        item_vectors: np.ndarray,
+        then: "Callable[[Tensor, np.ndarray], Tensor]",
+    ) -> np.ndarray:
+        """then(hidden, rows) for the read-out rows of each batch, concatenated in the order of the windows' rows."""
+        self.eval()
+        vectors = torch.from_numpy(item_vectors).to(self.device)
+        found, places = [], []
+        before = 0
+        for batch in batches(windows, ROWS_PER_BATCH):
+            packed = pack(batch)
+            hidden = self(events, packed, vectors)
+            kept = np.flatnonzero(packed.is_read_out)
+            found.append(then(hidden[torch.from_numpy(kept).to(self.device)], packed.row[kept]).float().cpu().numpy())
+            places.append(np.stack([packed.window[kept] + before, packed.row[kept]]))
+            before += len(batch)
+        if not found:
+            return np.zeros(0, np.float32)
+        window, row = np.concatenate(places, axis=1)
+        return np.concatenate(found)[np.lexsort((row, window))]
+
+    def hidden_at(
+        self, rows: Rows, positions: np.ndarray, item: np.ndarray, known: "KnownItems", text: TextTower
+    ) -> np.ndarray:
+        """float32 (len(positions), H): what the newest window_events events up to each position say."""
+        events = read_events(rows, item, known.category, text)
+        windows = last_events(rows, positions, self.shape.window_events)
+        return self.read_out(events, windows, known.vectors, lambda hidden, _: hidden)
+
+    @torch.inference_mode()
+    def purchase_probability(self, hidden: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """Raw probability, float64 (E,), from hidden states and tabular features."""
+        self.eval()
+        logits = self.buy_logits(torch.from_numpy(hidden).to(self.device), self.scaled(table))
+        return torch.sigmoid(logits.double()).cpu().numpy()
+
+    @torch.inference_mode()
+    def user_vectors(self, hidden: np.ndarray) -> np.ndarray:
+        """float32 (E, D): queries for the item index."""
+        self.eval()
+        return self.wanted_items(torch.from_numpy(hidden).to(self.device)).cpu().numpy()
+
+    def save(self, folder: Path) -> None:
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        save_file(weights, folder / "network.safetensors")
+        (folder / "network.json").write_text(json.dumps(asdict(self.shape), ensure_ascii=False), encoding="utf-8")
+        (folder / "known_items.json").write_text(json.dumps(self.known_items, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, device: str) -> "BehaviourNetwork":
+        shape = Shape(**json.loads((folder / "network.json").read_text(encoding="utf-8")))
+        network = cls(shape, json.loads((folder / "known_items.json").read_text(encoding="utf-8")))
+        network.load_state_dict(load_file(folder / "network.safetensors"))
+        return network.to(pick_device(device)).eval()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KnownItems:
+    """Item vectors and categories by position, as the index holds them."""
+
+    vectors: np.ndarray  # float32 (N, D)
+    category: np.ndarray  # int64 (N,), −1 for none
+
+
+def squash(table: np.ndarray) -> np.ndarray:
+    """Counts and hours on a log scale, keeping the sign."""
+    return (np.sign(table) * np.log1p(np.abs(table))).astype(np.float32)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """cuda, cpu, or for auto cuda when there is one."""
+    is_there = torch.cuda.is_available()
+    return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and is_there) else "cpu")

@@ -1,0 +1,85 @@
+"""One call from a release and shoppers' histories to the rows of profiles.user_profile and its satellites."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+
+from intent_platform.index.release import Release
+from intent_platform.model.rows import Rows, micros
+from intent_platform.scoring.behaviour import count_columns, money_columns, price_columns
+from intent_platform.scoring.interests import Interests, find_interests
+from intent_platform.scoring.recommend import recommend
+from intent_platform.settings import Settings
+
+HOT = 0.5
+WARM = 0.2
+
+_UTC = pa.timestamp("us", "UTC")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """profiles: a row per user; interests and recommendations: a row per (user, rank). All in user_id order."""
+
+    profiles: pa.Table
+    interests: pa.Table
+    recommendations: pa.Table
+
+
+def score(release: Release, histories: pa.Table, *, valid_at: datetime, settings: Settings) -> Scores:
+    """Score every user with an event up to valid_at; later rows are not looked at.
+
+    histories: sequence rows in order of (user_id, occurred_at, event_id), history_days back from valid_at.
+    """
+    rows = Rows.of(histories, until=valid_at)
+    now = micros(valid_at)
+    newest = rows.starts[1:] - 1
+    item = np.append(release.index.positions(rows.item[1]), -1)[rows.item[0]]
+    hidden = release.model.hidden(rows, newest, item, release.known_items) if rows.users else None
+    intent = release.model.intent(rows, newest, np.full(rows.users, now), hidden) if rows.users else np.zeros(0)
+    interests = find_interests(rows, release.index, now)
+    profiles = {
+        "user_id": rows.user_ids,
+        "last_event_at": pa.array(rows.at[newest], pa.int64()).cast(_UTC),
+        "last_event_type": rows.table["event_type"].take(pa.array(newest)),
+        **count_columns(rows, now),
+        **money_columns(rows, now),
+        **_intent_columns(release, intent, rows.users),
+        "top_categories": interests.top_categories(rows.users),
+        **price_columns(rows, now),
+        "valid_at": pa.array(np.full(rows.users, now), pa.int64()).cast(_UTC),
+    }
+    return Scores(
+        profiles=pa.table(profiles),
+        interests=_interest_table(rows, interests),
+        recommendations=recommend(release, rows, item, hidden, interests, settings),
+    )
+
+
+def _intent_columns(release: Release, intent: np.ndarray | None, users: int) -> dict[str, pa.Array]:
+    if intent is None:
+        return {
+            "purchase_intent": pa.nulls(users, pa.float64()),
+            "intent_missing_reason": pa.array([release.model.card.intent_missing_reason] * users, pa.string()),
+            "intent_band": pa.array(["unknown"] * users, pa.string()),
+        }
+    band = np.where(intent >= HOT, "hot", np.where(intent >= WARM, "warm", "cool"))
+    return {
+        "purchase_intent": pa.array(intent, pa.float64()),
+        "intent_missing_reason": pa.nulls(users, pa.string()),
+        "intent_band": pa.array(band.tolist(), pa.string()),
+    }
+
+
+def _interest_table(rows: Rows, interests: Interests) -> pa.Table:
+    return pa.table(
+        {
+            "user_id": rows.user_ids.take(pa.array(interests.user)),
+            "rank": pa.array(interests.rank, pa.int16()),
+            "category": interests.names(),
+            "weight": pa.array(interests.weight, pa.float64()),
+            "last_seen_at": pa.array(interests.last_seen_at, pa.int64()).cast(_UTC),
+        }
+    )

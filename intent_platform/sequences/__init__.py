@@ -1,0 +1,16 @@
+"""Clean days → one time-ordered sequence per user; labels with maturity; split by time."""
+
+from intent_platform.sequences.build import SEQUENCE_SCHEMA, build_days
+from intent_platform.sequences.history import offsets, read_history, user_buckets
+from intent_platform.sequences.labels import Split, label, split_by_time
+
+__all__ = [
+    "SEQUENCE_SCHEMA",
+    "Split",
+    "build_days",
+    "label",
+    "offsets",
+    "read_history",
+    "split_by_time",
+    "user_buckets",
+]

@@ -1,0 +1,120 @@
+"""Releases in registry and lake: bootstrap, promotion, rollback, refusal."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from model_shop import NOON, catalogue, history, publish
+
+from intent_platform import db, training
+from intent_platform.errors import NotEnoughData, ReleaseInvalid
+from intent_platform.index import item_index, registry, release
+from intent_platform.lake import Lake
+from intent_platform.model import behaviour, parts
+
+DAY = NOON.date()
+
+
+@pytest.fixture
+def shop(settings):
+    publish(settings, days={DAY: history((2, "view", 6), (1, "purchase", 6), (3, "view", 0))})
+    return settings
+
+
+def forget_loaded_parts() -> None:
+    for cached in (parts._checked, item_index._load, behaviour._load):
+        cached.cache_clear()
+
+
+def rows_of(settings, statement: str) -> list:
+    with db.connect(settings) as connection:
+        return list(connection.execute(sa.text(statement)))
+
+
+def test_there_is_always_a_champion(shop):
+    made = training.ensure_release(shop, DAY)
+    assert made.release_id.startswith("bootstrap-")
+    assert made.model.card.intent_missing_reason == "no_model_trained_yet"
+    assert made.index.title[made.index.popularity.argmax()] == "bluetooth speaker"
+    assert rows_of(shop, "SELECT promotion_number, release_id FROM registry.promotion") == [(1, made.release_id)]
+
+
+def test_asking_again_makes_nothing_new(shop):
+    first = training.ensure_release(shop, DAY)
+    assert training.ensure_release(shop, DAY).release_id == first.release_id
+    assert rows_of(shop, "SELECT count(*) FROM registry.promotion") == [(1,)]
+
+
+def test_promotion_of_what_serves_keeps_its_number_and_a_rollback_takes_a_new_one(shop):
+    first = training.ensure_release(shop, DAY)
+    second = training.rebuild_index(replace(shop), now=NOON)
+    assert second.release_id == first.release_id  # same items, same popularity
+    grown = catalogue().to_pylist()
+    grown[0]["title"] = "scarlet running shoes"
+    publish(shop, items=type(catalogue()).from_pylist(grown, schema=catalogue().schema))
+    third = training.rebuild_index(shop, now=NOON)
+    assert third.release_id != first.release_id
+    back = training.promote(shop, first.release_id, reason="test", decided_by="a person", clock=NOON)
+    assert back.promotion_number == 3
+    assert training.current_promotion(shop).release_id == first.release_id
+
+
+def test_a_release_of_an_unapproved_model_cannot_be_registered(shop):
+    made = training.ensure_release(shop, DAY)
+    with db.connect(shop) as connection:
+        registry.add_decision(
+            connection, shop, made.model.digest, "refused", ["Test."], "test", datetime(2030, 1, 1, tzinfo=UTC)
+        )
+    with pytest.raises(ReleaseInvalid, match="is not approved"):
+        training.rebuild_index(shop, now=NOON)
+
+
+def test_an_index_below_the_floor_is_refused_and_the_old_one_stays(shop):
+    made = training.ensure_release(shop, DAY)
+    publish(shop, items=catalogue().slice(0, 9))
+    with pytest.raises(NotEnoughData, match="the index before it stays"):
+        training.rebuild_index(replace(shop, min_index_recall=1.01), now=NOON)
+    assert training.current_promotion(shop).release_id == made.release_id
+    assert rows_of(shop, "SELECT is_published FROM registry.item_index ORDER BY items LIMIT 1") == [(False,)]
+
+
+def test_changed_bytes_are_noticed_before_anything_is_scored(shop):
+    made = training.ensure_release(shop, DAY)
+    forget_loaded_parts()
+    weights = Path(Lake(shop.lake_root, shop.shop).path(f"model/{made.model.digest}/lexical.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ReleaseInvalid, match=r"lexical.safetensors was changed"):
+        training.current_release(shop)
+
+
+def test_an_unknown_release_is_named(shop):
+    training.ensure_release(shop, DAY)
+    with pytest.raises(ReleaseInvalid, match="no-such-release"):
+        training.promote(shop, "no-such-release", reason="", decided_by="", clock=NOON)
+
+
+def test_a_manifest_that_names_other_parts_is_refused(shop):
+    made = training.ensure_release(shop, DAY)
+    path = Path(Lake(shop.lake_root, shop.shop).path(f"release/{made.release_id}.json"))
+    path.write_text(path.read_text().replace(made.manifest.model[:4], "0000", 2))
+    with pytest.raises(ReleaseInvalid):
+        release.load_release(shop, made.release_id)
+
+
+def test_a_shop_without_items_says_so(settings):
+    with pytest.raises(NotEnoughData):
+        training.ensure_release(settings, date(2026, 8, 21))
+
+
+def test_current_release_knows_what_is_sold_out_today(shop):
+    training.ensure_release(shop, DAY)
+    rows = catalogue().to_pylist()
+    rows[6]["is_available"] = False
+    publish(shop, items=type(catalogue()).from_pylist(rows, schema=catalogue().schema))
+    found, _ = training.current_release(shop)
+    assert not found.is_available[6]
+    assert found.is_available.sum() == len(rows) - 1
