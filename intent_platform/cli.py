@@ -2,11 +2,13 @@
 
 import csv
 import getpass
+import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
@@ -86,6 +88,34 @@ def catalogue(source: Source = None, path: FilePath = None) -> None:
 
     with _served() as settings:
         print(f"{daily.load_catalogue(settings, source=source, path=path).items:,} items are known.")
+
+
+@app.command()
+def quarantine(day: Day, out: Annotated[Path, typer.Option(help="File to write, readable by you alone.")]) -> None:
+    """Unseal the rows quarantined for DAY as JSON Lines, to be mended and given to `intent replay --fixed`."""
+    from intent_platform import daily
+
+    settings = Settings.from_env()
+    with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+        rows = list(daily.quarantined(_day(day), settings))
+        stream.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+    print(f"{len(rows):,} rows written to {out}. They hold raw ids: delete the file when you are done.")
+
+
+@app.command()
+def replay(
+    day: Day,
+    source: Source = None,
+    fixed: Annotated[Path | None, typer.Option(help="Mended rows, as `intent quarantine` writes them.")] = None,
+) -> None:
+    """Let quarantined rows of DAY in that are good now, exactly once."""
+    from intent_platform import daily
+
+    with _served() as settings:
+        report = daily.replay_quarantine(_day(day), settings, source=source, fixed=fixed)
+    for account in report.accounts:
+        print(f"{account.file}: {account.accepted:,} accepted, {account.quarantined:,} still in quarantine.")
+    print(f"Published days: {', '.join(map(str, report.days_published)) or 'none, no row is good now'}.")
 
 
 @app.command()
@@ -220,7 +250,7 @@ def _profile_rows(connection: sa.Connection, settings: Settings, user: str) -> S
         return found
     from intent_platform.events.pseudonyms import Pseudonymiser
 
-    pseudonym = Pseudonymiser.of(replace(settings)).of_user(user)
+    pseudonym = Pseudonymiser.of(settings).of_user(user)
     return db.query(connection, "profile_of_user", shop=settings.shop, user_id=pseudonym)
 
 

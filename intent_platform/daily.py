@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,6 +17,7 @@ from intent_platform.events.engine import open_engine
 from intent_platform.events.intake import Door, take_in
 from intent_platform.events.mapping import load_mapping
 from intent_platform.events.readers import list_files
+from intent_platform.events.replay import QuarantinedRow, keep_fixed_rows, quarantined_rows, read_fixed_rows, replay
 from intent_platform.events.validation import DayReport, publish_day
 from intent_platform.index.registry import current_release, ensure_release
 from intent_platform.lake import Lake
@@ -40,15 +43,17 @@ def validate_events(
     lake = Lake(settings.lake_root, settings.shop)
     mapping = load_mapping(source or settings.source)
     door = Door(received_on=day, mapping=mapping, settings=settings, lake=lake)
-    intakes = [take_in(file, door) for file in list_files(path or events_path(day, settings), mapping)]
     allowed = settings.max_rejected_ratio if max_rejected_ratio is None else max_rejected_ratio
-    return publish_day(door, intakes, max_rejected_ratio=allowed)
+    with lake.guarded():
+        files = list_files(path or events_path(day, settings), mapping)
+        intakes = [keep_fixed_rows(take_in(file, door), door) for file in files]
+        return publish_day(door, intakes, max_rejected_ratio=allowed)
 
 
 def build_sequences(day: date, settings: Settings) -> tuple[str, ...]:
     """Clean days → sequences and items, for every day whose inputs changed; returns the partitions published."""
     lake = Lake(settings.lake_root, settings.shop)
-    with db.connect(settings) as connection:
+    with lake.guarded(), db.connect(settings) as connection:
         db.exclusive(connection, "lake", settings.shop)
         snapshot = lake.snapshot()
         changes = sequences.build_days(snapshot, settings)
@@ -133,6 +138,28 @@ class CatalogueReport:
     is_new: bool  # False: the file held nothing that was not known
 
 
+def replay_quarantine(
+    day: date, settings: Settings, *, source: str | None = None, fixed: Path | None = None
+) -> DayReport:
+    """Quarantined rows of a received day come in if they are good now: under a mended mapping, or mended by hand.
+
+    `fixed` names JSON Lines with file, line and raw of mended rows. Running it again changes nothing.
+    """
+    lake = Lake(settings.lake_root, settings.shop)
+    door = Door(received_on=day, mapping=load_mapping(source or settings.source), settings=settings, lake=lake)
+    intakes = replay(door, read_fixed_rows(fixed) if fixed else {})
+    if not intakes:
+        return DayReport(day=day, accounts=(), days_published=(), findings=())
+    return publish_day(door, intakes, max_rejected_ratio=1.0)
+
+
+def quarantined(day: date, settings: Settings) -> Iterator[QuarantinedRow]:
+    """The rows quarantined for a received day, unsealed."""
+    mapping = load_mapping(settings.source)
+    lake = Lake(settings.lake_root, settings.shop)
+    return quarantined_rows(Door(received_on=day, mapping=mapping, settings=settings, lake=lake))
+
+
 def load_catalogue(settings: Settings, *, source: str | None = None, path: str | None = None) -> CatalogueReport:
     """Read the shop's item file and publish the items it changes."""
     path = path or settings.catalogue_path
@@ -142,7 +169,7 @@ def load_catalogue(settings: Settings, *, source: str | None = None, path: str |
     read = catalogue.read_catalogue(
         path, source or settings.catalogue_source, now=datetime.now(UTC), settings=settings, lake=lake
     )
-    with db.connect(settings) as connection:
+    with lake.guarded(), db.connect(settings) as connection:
         db.exclusive(connection, "lake", settings.shop)
         snapshot = lake.snapshot()
         with open_engine(settings, lake) as engine:

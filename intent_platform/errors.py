@@ -32,6 +32,10 @@ class LakeConflict(IntentError):
     """Somebody else published to the lake between reading its manifest and swapping it."""
 
 
+class LakeUnavailable(IntentError):
+    """The lake, or the folder for temporary files, cannot be read or written: disk full, no permission, store away."""
+
+
 class DatabaseUnavailable(IntentError):
     """Postgres cannot be reached, or is not at the schema version that this release needs."""
 

@@ -79,6 +79,9 @@ class Settings:
     max_epochs: int = 8
     """Upper bound on passes over the training days; early stopping usually ends sooner."""
 
+    training_days: int = 60
+    """How many of the newest days a training looks at, test days included."""
+
     training_every_days: int = 7
     """retrain_classifier trains again when the newest model is at least this old."""
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
 
+import psycopg2
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import sqlalchemy as sa
@@ -29,7 +30,7 @@ def connect(settings: Settings) -> Iterator[sa.Connection]:
     try:
         with _engine(settings.database_url).begin() as connection:
             yield connection
-    except sa.exc.OperationalError as error:
+    except (sa.exc.OperationalError, sa.exc.InterfaceError, psycopg2.OperationalError) as error:
         raise DatabaseUnavailable(
             f"Postgres at {_without_password(settings.database_url)} failed: {_first_line(error)}. Nothing of this "
             "transaction was kept; start the server or mend INTENT_DATABASE_URL, then run the step again."
@@ -89,5 +90,7 @@ def _without_password(url: str) -> str:
     return sa.make_url(url).render_as_string(hide_password=True)
 
 
-def _first_line(error: sa.exc.DBAPIError) -> str:
-    return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+def _first_line(error: Exception) -> str:
+    """What the driver said, without SQLAlchemy's copy of the statement and its values."""
+    original = getattr(error, "orig", None) or error
+    return next(iter(str(original).strip().splitlines()), type(original).__name__)

@@ -25,6 +25,11 @@ A shop's own columns and words are brought to these fields by a [mapping](mappin
 microseconds. User ids and anonymous ids become keyed pseudonyms before any rule sees them.
 """
 
+ITEMS_TAIL = """\
+A catalogue row without `item_id`, or one that cannot be taken apart, is left out; a price outside its limits becomes
+NULL. Items that only events have shown get a stub row (`is_stub`).
+"""
+
 RULES_HEAD = """\
 ## Rules
 
@@ -39,8 +44,7 @@ def contract_page() -> str:
         HEAD,
         *_fields("Event fields", EVENT_FIELDS),
         *_fields("Item fields", ITEM_FIELDS),
-        "A catalogue row without `item_id`, or that cannot be taken apart, is left out; its price must lie within the "
-        "limits or becomes NULL.\nItems that only events have shown get a stub row (`is_stub`).\n",
+        ITEMS_TAIL,
         RULES_HEAD,
         *_rules(),
     ]
@@ -73,7 +77,7 @@ def _plain(number: float) -> str:
 
 
 def _rules() -> Iterator[str]:
-    yield "| rule | what breaks it | counts against the day |"
+    yield "| broken rule | in words | counts against the day |"
     yield "|---|---|---|"
     for rule in RULES:
         says = " ".join((rule.__doc__ or "").split())

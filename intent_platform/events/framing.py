@@ -77,6 +77,21 @@ def blocks_of_lines(read: Callable[[int], bytes], *, encoding: str, quote: str) 
                 yield _mark_bytes(lines)
 
 
+def lines_of_texts(texts: Sequence[bytes], numbers: Sequence[int]) -> Lines:
+    """Single rows as one block; they are judged as if they came from a file."""
+    lengths = np.array([len(each) for each in texts], dtype=np.int64)
+    starts = np.concatenate(([0], np.cumsum(lengths + 1)[:-1])).astype(np.int64)
+    return _mark_bytes(
+        Lines(
+            block=b"".join(each + b"\n" for each in texts),
+            starts=starts,
+            ends=starts + lengths,
+            numbers=np.array(numbers, dtype=np.int64),
+            broken=np.full(len(texts), None, dtype=object),
+        )
+    )
+
+
 def take_header(lines: Lines, delimiter: str, quote: str) -> tuple[tuple[str, ...], Lines]:
     """The first row as column names, and the rows after it."""
     text = lines.text(0).decode("utf-8", errors="replace")
@@ -89,7 +104,7 @@ def parse_csv(
 ) -> tuple[Lines, dict[str, pa.Array]]:
     """Fields of the wanted columns, one array each, aligned with the returned lines (some may have been joined)."""
     lines, is_odd = _join_quoted(lines, len(header), delimiter, quote)
-    is_fast = lines.is_fine & ~is_odd
+    is_fast = lines.is_fine & ~is_odd & ~_has_inner_return(lines)
     fast = _parse_fast(lines.take(np.flatnonzero(is_fast)), header, wanted, delimiter, quote, null_words)
     if fast is None:  # the parser saw other rows than we: judge each line by itself
         is_fast[:] = False
@@ -265,6 +280,14 @@ def _has_odd_quotes(lines: Lines, quote: str) -> np.ndarray:
     at = np.flatnonzero(np.frombuffer(lines.block, np.uint8) == ord(quote))
     counts = np.searchsorted(at, lines.ends) - np.searchsorted(at, lines.starts)
     return counts % 2 == 1
+
+
+def _has_inner_return(lines: Lines) -> np.ndarray:
+    """Lines with a carriage return before their end, where the fast parser would begin a row."""
+    if lines.block.count(b"\r") == lines.block.count(b"\r\n"):
+        return np.zeros(len(lines), bool)
+    at = np.flatnonzero(np.frombuffer(lines.block, np.uint8) == RETURN)
+    return np.searchsorted(at, lines.ends) > np.searchsorted(at, lines.starts)
 
 
 def _parse_fast(

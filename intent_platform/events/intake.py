@@ -1,5 +1,6 @@
 """One received file → accepted rows, quarantined rows, and an account in which every row appears once."""
 
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ class FileIntake:
     """What a file became; its data files are written, but nobody sees them before they are published."""
 
     account: FileAccount
-    accepted: DataFile
+    accepted: tuple[DataFile, ...]  # of the file itself, and of its rows that were fixed and replayed
     quarantined: DataFile | None
 
 
@@ -66,16 +67,16 @@ def take_in(file: ReceivedFile, door: Door) -> FileIntake:
         tempfile.TemporaryDirectory(prefix="intent-") as folder,
     ):
         staged = Path(folder) / "accepted.parquet"
-        by_rule = Counter[str]()
+        by_rule, kept_contract = Counter[str](), 0
         quarantined = _QuarantineWriter(door, Sealer(settings), Path(folder) / "quarantine.parquet")
         with pq.ParquetWriter(staged, ACCEPTED_SCHEMA, compression="lz4") as writer:
             for accepted, rejected in _judged_batches(file, door, engine):
                 writer.write_table(accepted)
+                kept_contract += accepted.num_rows
                 quarantined.add(rejected)
                 by_rule.update(each.broken_rule for each in rejected)
         accepted_file = _without_repeats(engine, staged, file, door)
         quarantine_file = quarantined.finish(file)
-    repeats = file.rows_seen - accepted_file.rows - by_rule.total()
     account = FileAccount(
         shop=settings.shop,
         received_on=door.received_on,
@@ -85,10 +86,10 @@ def take_in(file: ReceivedFile, door: Door) -> FileIntake:
         rows_read=file.rows_seen,
         accepted=accepted_file.rows,
         quarantined=by_rule.total(),
-        duplicate=repeats,
+        duplicate=kept_contract - accepted_file.rows,
         by_rule=dict(by_rule),
     )
-    return FileIntake(account=account, accepted=accepted_file, quarantined=quarantine_file)
+    return FileIntake(account=account, accepted=(accepted_file,), quarantined=quarantine_file)
 
 
 def judge(rows: RawRows, file_name: str, door: Door, engine: Backend, sql: str) -> tuple[pa.Table, list[Rejected]]:
@@ -189,4 +190,5 @@ class _QuarantineWriter:
 
 
 def _tags(file: ReceivedFile, door: Door) -> dict[str, str]:
-    return {"file": file.name, "file_digest": file.digest, "mapping": door.mapping.digest}
+    header = json.dumps(file.header, ensure_ascii=False)
+    return {"file": file.name, "file_digest": file.digest, "mapping": door.mapping.digest, "header": header}

@@ -57,7 +57,8 @@ def touched_days(
         return []
     rows = engine.read_parquet(paths, hive_partitioning=False)
     own = rows.select("day").distinct()
-    nearby = [path for path in accepted.around(received_on, lateness) if path not in paths]
+    # A file of R decides ids in clean days up to R + lateness, whose rows may be received as much later again.
+    nearby = [path for path in accepted.around(received_on, 2 * lateness) if path not in paths]
     if nearby:
         elsewhere = (
             engine.read_parquet(nearby, hive_partitioning=False)

@@ -46,6 +46,7 @@ class ReceivedFile:
     name: str
     mapping: Mapping
     digest: str = ""
+    header: tuple[str, ...] = ()  # of a CSV, known after the first batch
     rows_seen: int = field(default=0, init=False)
 
     def batches(self) -> Iterator[RawRows]:
@@ -79,7 +80,8 @@ def list_files(path: str, mapping: Mapping) -> list[ReceivedFile]:
     }
     visible = [each for each in found if not PurePosixPath(each).name.startswith((".", "_"))]
     if not visible:
-        raise FileUnreadable(f"{path}: there is {'no file in this folder' if is_folder else 'no such file'}.")
+        what = "no file in this folder" if is_folder else "no such file"
+        raise FileUnreadable(f"{path}: there is {what}. Nothing was taken; fetch the day's files, or mend the path.")
     return [ReceivedFile(path=filesystem.unstrip_protocol(each), name=names[each], mapping=mapping) for each in visible]
 
 
@@ -123,6 +125,7 @@ def _read_csv(file: ReceivedFile, stream: _Opened) -> Iterator[RawRows]:
         if mapping.has_header and not header:
             header, lines = framing.take_header(lines, mapping.delimiter, mapping.quote)
             mapping.check_fit(header, file.name)
+        file.header = header
         if len(lines):
             yield _csv_rows(lines, header, mapping)
 
@@ -138,6 +141,14 @@ def _csv_rows(lines: Lines, header: Sequence[str], mapping: Mapping) -> RawRows:
     )
     fields = pa.table({name: columns[column] for name, column in mapping.columns.items()})
     return RawRows(lines=lines.numbers, unreadable=lines.broken_rules(), fields=fields, raw=lines.text)
+
+
+def rows_of_texts(texts: Sequence[bytes], numbers: Sequence[int], header: Sequence[str], mapping: Mapping) -> RawRows:
+    """Rows given one by one, as the quarantine holds them; those of a Parquet file are JSON objects there."""
+    lines = framing.lines_of_texts(texts, numbers)
+    if mapping.file_format == "csv":
+        return _csv_rows(lines, header, mapping)
+    return _json_rows(duckdb.connect(), lines, mapping)
 
 
 def _read_json_lines(file: ReceivedFile, stream: _Opened) -> Iterator[RawRows]:

@@ -58,7 +58,10 @@ def publish_day(door: Door, intakes: Sequence[FileIntake], *, max_rejected_ratio
 
 
 def _judge(door: Door, intakes: Sequence[FileIntake], earlier_rows: dict[date, int]) -> list[Finding]:
-    paths = [door.lake.path(each.accepted.path) for each in intakes if each.accepted.rows]
+    names = {each.account.file for each in intakes}
+    others = [each for each in door.lake.snapshot().files("accepted", door.partition) if each.tags["file"] not in names]
+    parts = [*others, *(part for each in intakes for part in each.accepted)]
+    paths = [door.lake.path(each.path) for each in parts if each.rows]
     read, rejected = _read_and_rejected(intakes)
     docs = Path(door.settings.home) / "data_docs" / f"shop={door.settings.shop}" / door.partition
     with open_engine(door.settings, door.lake) as engine:
@@ -103,7 +106,7 @@ def _changes(
 ) -> tuple[dict[tuple[str, str], Sequence[DataFile]], list[MergedDay]]:
     """The manifest's next state: the received files, and every day that they touch, merged anew."""
     old = snapshot.files("accepted", door.partition)
-    new = [each.accepted for each in intakes]
+    new = [part for each in intakes for part in each.accepted]
     replaced = [each for each in old if each.tags["file"] in {intake.account.file for intake in intakes}]
     accepted = AcceptedFiles(
         by_received_day={**_published_by_day(snapshot), door.received_on: tuple(replace_files(old, new))},

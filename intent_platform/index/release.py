@@ -14,6 +14,7 @@ from intent_platform.index.item_index import ItemIndex, load_index
 from intent_platform.lake import Lake
 from intent_platform.model import parts
 from intent_platform.model.behaviour import Model, load_model
+from intent_platform.model.inputs import KnownItems
 from intent_platform.settings import Settings
 
 POPULAR_ITEMS = 40
@@ -50,9 +51,7 @@ class Release:
         return replace(self, is_available=found.to_numpy(zero_copy_only=False))
 
     @cached_property
-    def known_items(self) -> "KnownItems":
-        from intent_platform.model.network import KnownItems  # torch, only where a network is
-
+    def known_items(self) -> KnownItems:
         return KnownItems(vectors=self.index.vectors, category=self.index.category[0])
 
     @cached_property

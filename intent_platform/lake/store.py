@@ -10,20 +10,23 @@ The caller holds the shop's lake lock (db.exclusive) around read-change-publish;
 
 import json
 import os
+import tempfile
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import fsspec
 import ibis
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from intent_platform.errors import LakeConflict, NotEnoughData
+from intent_platform.errors import LakeConflict, LakeUnavailable, NotEnoughData
 
 PartitionKey = tuple[str, str]
 """(table, partition), for example ("clean", "day=2026-08-21")."""
@@ -91,6 +94,18 @@ class Lake:
     @property
     def is_local(self) -> bool:
         return "file" in _protocols(self.filesystem)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """A step's reading and writing: what the disk or the store refuses becomes LakeUnavailable."""
+        try:
+            yield
+        except (OSError, duckdb.IOException) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise LakeUnavailable(
+                f"The lake {self.path('')} could not be read or written: {reason}. Nothing was published; free some "
+                f"space there and in {tempfile.gettempdir()}, or mend INTENT_LAKE, then run the step again."
+            ) from error
 
     def path(self, relative: str) -> str:
         """Absolute path or address of something in this shop's folder."""

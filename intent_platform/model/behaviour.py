@@ -13,6 +13,7 @@ from intent_platform.errors import EncoderMissing, ReleaseInvalid
 from intent_platform.model import parts
 from intent_platform.model.calibration import Calibration
 from intent_platform.model.features import features
+from intent_platform.model.inputs import KnownItems
 from intent_platform.model.lexical import Lexical
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder, item_text
@@ -21,7 +22,7 @@ from intent_platform.settings import Settings
 if TYPE_CHECKING:
     import lightgbm
 
-    from intent_platform.model.network import BehaviourNetwork, KnownItems
+    from intent_platform.model.network import BehaviourNetwork
 
 CARD = "model.json"
 
@@ -63,7 +64,7 @@ class Model:
             return text_vectors
         return self.network.item_vectors(items, text_vectors)
 
-    def hidden(self, rows: Rows, positions: np.ndarray, item: np.ndarray, known: "KnownItems") -> np.ndarray | None:
+    def hidden(self, rows: Rows, positions: np.ndarray, item: np.ndarray, known: KnownItems) -> np.ndarray | None:
         """The network's state after each position, (len(positions), H); None where no network scores.
 
         item: (R,) position in `known` of each row's item, −1 for none.

@@ -49,6 +49,14 @@ class EventInputs:
     numbers: np.ndarray  # float32 (R, len(NUMBERS))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KnownItems:
+    """Item vectors and categories by position, as the index holds them."""
+
+    vectors: np.ndarray  # float32 (N, D)
+    category: np.ndarray  # int64 (N,), −1 for none
+
+
 def catalogue_of(items: pa.Table, text_vectors: np.ndarray) -> Catalogue:
     """From a table with item_id, category, price, and its text vectors row by row."""
     price = items["price"].cast(pa.float64()).to_numpy()

@@ -20,6 +20,7 @@ from intent_platform.model.inputs import (
     NUMBERS,
     Catalogue,
     EventInputs,
+    KnownItems,
     Packed,
     Windows,
     batches,
@@ -175,7 +176,7 @@ class BehaviourNetwork(nn.Module):
         return np.concatenate(found)[np.lexsort((row, window))]
 
     def hidden_at(
-        self, rows: Rows, positions: np.ndarray, item: np.ndarray, known: "KnownItems", text: TextTower
+        self, rows: Rows, positions: np.ndarray, item: np.ndarray, known: KnownItems, text: TextTower
     ) -> np.ndarray:
         """float32 (len(positions), H): what the newest window_events events up to each position say."""
         events = read_events(rows, item, known.category, text)
@@ -207,14 +208,6 @@ class BehaviourNetwork(nn.Module):
         network = cls(shape, json.loads((folder / "known_items.json").read_text(encoding="utf-8")))
         network.load_state_dict(load_file(folder / "network.safetensors"))
         return network.to(pick_device(device)).eval()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class KnownItems:
-    """Item vectors and categories by position, as the index holds them."""
-
-    vectors: np.ndarray  # float32 (N, D)
-    category: np.ndarray  # int64 (N,), −1 for none
 
 
 def squash(table: np.ndarray) -> np.ndarray:

@@ -1,0 +1,269 @@
+"""Training of the behaviour network: batches of packed windows, AdamW, early stopping, resumable after every epoch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from intent_platform.log import get_logger
+from intent_platform.model.examples import Examples
+from intent_platform.model.features import features
+from intent_platform.model.inputs import Catalogue, EventInputs, Packed, Windows, batches, pack, tile
+from intent_platform.model.losses import WEIGHTS, buy_loss, next_item_loss
+from intent_platform.model.network import BehaviourNetwork, Shape, pick_device, squash
+from intent_platform.model.rows import Rows
+from intent_platform.settings import Settings
+
+ROWS_PER_BATCH = 2_048
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 1e-2
+ID_DROPOUT = 0.15  # share of items that must do without their id in a step
+PATIENCE_EPOCHS = 2
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Material:
+    """Everything that training reads, in memory."""
+
+    rows: Rows
+    events: EventInputs
+    catalogue: Catalogue
+    train: Examples
+    validation: Examples
+    train_features: np.ndarray  # float32 (len(train), F)
+    validation_features: np.ndarray
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """progress.json beside the checkpoint: where a training stands."""
+
+    epoch: int = 0  # finished epochs
+    best_loss: float = float("inf")
+    best_epoch: int = 0
+
+
+def make_material(
+    rows: Rows, events: EventInputs, catalogue: Catalogue, train: Examples, validation: Examples
+) -> Material:
+    return Material(
+        rows=rows,
+        events=events,
+        catalogue=catalogue,
+        train=train,
+        validation=validation,
+        train_features=features(rows, train.position, train.asked_at),
+        validation_features=features(rows, validation.position, validation.asked_at),
+    )
+
+
+def train_network(material: Material, folder: Path, settings: Settings) -> BehaviourNetwork:
+    """The weights of the best validation epoch. `folder` holds checkpoints: a stopped training goes on from its last."""
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(settings.threads)
+    network = _new_network(material, settings).to(pick_device(settings.device))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = _resume(network, optimizer, folder)
+    windows = _windows(material.rows, material.train, settings)
+    writer = _tensorboard(settings, folder)
+    while progress.epoch < settings.max_epochs and progress.epoch - progress.best_epoch <= PATIENCE_EPOCHS:
+        chance = np.random.default_rng((settings.seed, progress.epoch))
+        train_losses = _one_epoch(network, optimizer, material, windows, chance, settings, progress.epoch)
+        losses = validation_losses(network, material, settings)
+        progress.epoch += 1
+        for name, value in losses.items():
+            writer.add_scalar(f"validation/{name}", value, progress.epoch)
+            writer.add_scalar(f"train/{name}", train_losses[name], progress.epoch)
+        log.info("epoch_trained", epoch=progress.epoch, **{name: round(value, 4) for name, value in losses.items()})
+        if losses["total"] < progress.best_loss:
+            progress.best_loss, progress.best_epoch = losses["total"], progress.epoch
+            _save_tensors(network.state_dict(), folder / "best.safetensors")
+        _save_checkpoint(network, optimizer, progress, folder)
+    writer.close()
+    network.load_state_dict(load_file(folder / "best.safetensors"))
+    return network.eval()
+
+
+def validation_losses(network: BehaviourNetwork, material: Material, settings: Settings) -> dict[str, float]:
+    """Mean losses per kind on the validation examples."""
+    network.eval()
+    windows = _windows(material.rows, material.validation, settings)
+    sums: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    with torch.inference_mode():
+        inputs = network.tower_inputs(material.catalogue)
+        vectors = network.tower(*inputs)
+        for batch in batches(windows, 4 * ROWS_PER_BATCH):
+            data = (material.validation, material.validation_features)
+            for name, (loss, count) in _losses(network, material, pack(batch), vectors, inputs[2], *data).items():
+                sums[name] = sums.get(name, 0.0) + float(loss) * count
+                weights[name] = weights.get(name, 0) + count
+    return _with_total({name: sums[name] / max(weights[name], 1) for name in sums})
+
+
+def _with_total(losses: dict[str, float]) -> dict[str, float]:
+    full = {name: losses.get(name, 0.0) for name in WEIGHTS}
+    return {**full, "total": sum(WEIGHTS[name] * value for name, value in full.items())}
+
+
+def _new_network(material: Material, settings: Settings) -> BehaviourNetwork:
+    seen = np.unique(material.events.item[material.train.position])
+    known = material.catalogue.item_ids.take(seen[seen >= 0]).to_pylist()
+    shape = Shape(
+        text_dimensions=material.catalogue.text_vectors.shape[1],
+        window_events=settings.window_events,
+        categories=sorted({name for name in material.catalogue.categories if name}),
+    )
+    network = BehaviourNetwork(shape, known)
+    squashed = squash(material.train_features)
+    mean = np.nan_to_num(np.nanmean(squashed, axis=0))
+    scale = np.nan_to_num(np.nanstd(squashed, axis=0))
+    network.feature_mean.copy_(torch.from_numpy(mean))
+    network.feature_scale.copy_(torch.from_numpy(np.maximum(scale, 1e-3)))
+    share = float(np.clip(material.train.will_buy.mean(), 1e-3, 1 - 1e-3))
+    with torch.no_grad():
+        network.buys[-1].bias.fill_(float(np.log(share / (1 - share))))
+    return network
+
+
+def _windows(rows: Rows, examples: Examples, settings: Settings) -> Windows:
+    """Windows that read out every example's position; each user's run begins one window before the first of them."""
+    users, first = np.unique(rows.user[examples.position], return_index=True)
+    last = np.append(first[1:], len(examples)) - 1
+    begin = np.maximum(rows.starts[users], examples.position[first] - settings.window_events // 2)
+    return tile(begin, examples.position[last] + 1, settings.window_events)
+
+
+def _one_epoch(
+    network: BehaviourNetwork,
+    optimizer: torch.optim.Optimizer,
+    material: Material,
+    windows: Windows,
+    chance: np.random.Generator,
+    settings: Settings,
+    epoch: int,
+) -> dict[str, float]:
+    network.train()
+    steps = list(batches(windows, ROWS_PER_BATCH, chance))
+    total_steps = settings.max_epochs * len(steps)
+    generator = torch.Generator().manual_seed(int(chance.integers(2**31)))
+    torch.manual_seed(int(chance.integers(2**31)))
+    tower_inputs = network.tower_inputs(material.catalogue)
+    sums: dict[str, list[float]] = {}
+    for number, batch in enumerate(tqdm(steps, desc=f"epoch {epoch + 1}", unit="batch", mininterval=1.0)):
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * _schedule((epoch * len(steps) + number) / total_steps)
+        vectors = network.tower(*_drop_ids(tower_inputs, generator))
+        data = (material.train, material.train_features)
+        losses = _losses(network, material, pack(batch), vectors, tower_inputs[2], *data, generator)
+        total = sum((WEIGHTS[name] * loss for name, (loss, _) in losses.items()), start=vectors.sum() * 0)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        for name, (loss, _) in losses.items():
+            sums.setdefault(name, []).append(float(loss.detach()))
+    return _with_total({name: float(np.mean(values)) for name, values in sums.items()})
+
+
+def _schedule(progress: float) -> float:
+    """Warm up over the first twentieth, then a half cosine down to a tenth."""
+    return progress * 20 if progress < 0.05 else 0.1 + 0.45 * (1 + float(np.cos(np.pi * progress)))
+
+
+def _drop_ids(inputs: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
+    ids = inputs[0]
+    kept = torch.rand(ids.shape, generator=generator).to(ids.device) >= ID_DROPOUT
+    return (ids * kept, *inputs[1:])
+
+
+def _losses(
+    network: BehaviourNetwork,
+    material: Material,
+    packed: Packed,
+    vectors: Tensor,
+    category: Tensor,
+    examples: Examples,
+    table: np.ndarray,
+    generator: torch.Generator | None = None,
+) -> dict[str, tuple[Tensor, int]]:
+    """Each loss with the number of examples it is the mean of."""
+    hidden = network(material.events, packed, vectors)
+    read_out = np.flatnonzero(packed.is_read_out)
+    which, of = _examples_at(examples, packed.row[read_out])
+    place = read_out[of]
+    losses: dict[str, tuple[Tensor, int]] = {}
+    if len(which):
+        logits = network.buy_logits(hidden[_on(network, place)], network.scaled(table[which]))
+        losses["buys"] = (buy_loss(logits, _on(network, examples.will_buy[which])), len(which))
+    has_next = examples.next_item[which] >= 0
+    if has_next.any():
+        target = examples.next_item[which[has_next]]
+        states = hidden[_on(network, place[has_next])]
+        loss = next_item_loss(network.wanted_items(states), _on(network, target), vectors, generator)
+        losses["next_item"] = (loss, len(target))
+        loss = torch.nn.functional.cross_entropy(network.to_category(states), category[_on(network, target)])
+        losses["category"] = (loss, len(target))
+    return losses
+
+
+def _examples_at(examples: Examples, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All examples at the given rows: their numbers, and which of the rows each belongs to."""
+    first = np.searchsorted(examples.position, rows)
+    count = np.searchsorted(examples.position, rows, side="right") - first
+    of = np.repeat(np.arange(len(rows)), count)
+    return first[of] + np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count), of
+
+
+def _on(network: BehaviourNetwork, values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(network.device)
+
+
+def _resume(network: BehaviourNetwork, optimizer: torch.optim.Optimizer, folder: Path) -> Progress:
+    path = folder / "progress.json"
+    if not path.exists():
+        return Progress()
+    progress = Progress(**json.loads(path.read_text(encoding="utf-8")))
+    stored = load_file(folder / f"last-{progress.epoch}.safetensors")
+    network.load_state_dict({name[2:]: value for name, value in stored.items() if name.startswith("w.")})
+    state = optimizer.state_dict()
+    numbers = range(len(list(network.parameters())))
+    names = ("step", "exp_avg", "exp_avg_sq")
+    state["state"] = {number: {name: stored[f"o.{number}.{name}"] for name in names} for number in numbers}
+    optimizer.load_state_dict(state)
+    log.info("training_resumed", epoch=progress.epoch, folder=folder)
+    return progress
+
+
+def _save_checkpoint(
+    network: BehaviourNetwork, optimizer: torch.optim.Optimizer, progress: Progress, folder: Path
+) -> None:
+    """Weights first, then the file that names them: a crash in between goes on from the epoch before."""
+    tensors = {f"w.{name}": value for name, value in network.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"o.{number}.{name}": value for name, value in state.items()}
+    _save_tensors(tensors, folder / f"last-{progress.epoch}.safetensors")
+    temporary = folder / "progress.json.writing"
+    temporary.write_text(json.dumps(progress.__dict__), encoding="utf-8")
+    temporary.replace(folder / "progress.json")
+    (folder / f"last-{progress.epoch - 1}.safetensors").unlink(missing_ok=True)
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    temporary = path.with_suffix(".writing")
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, temporary)
+    temporary.replace(path)
+
+
+def _tensorboard(settings: Settings, folder: Path):  # type: ignore[no-untyped-def]
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(settings.home / "tensorboard" / folder.name))
