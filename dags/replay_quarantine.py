@@ -5,17 +5,19 @@
 **What it does**: unseals the day's quarantined rows, reads them again with today's mapping and rules, and lets those
 that are good now in, exactly once; the others stay in quarantine. The days that they belong to are published anew.
 
-**What it gives**: the asset `clean_events` for each day published anew; `refresh_profiles` follows for each.
+**What it gives**: the asset `clean_events` for each day published anew, and for the newest day, whose profiles count
+the rows; `refresh_profiles` follows for each.
 
 The same by hand: `intent replay 2026-08-21 --source NAME`.
 """
 
 from datetime import date, timedelta
+from pathlib import Path
 
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 from intent_assets import CLEAN_EVENTS
-from intent_days import DAY, MACROS
+from intent_days import DAY, MACROS, newest_clean_day
 
 
 @dag(
@@ -45,6 +47,12 @@ from intent_days import DAY, MACROS
             title="Source",
             description="Mapping to read the rows with: sources/NAME.toml. Empty: INTENT_SOURCE.",
         ),
+        "fixed": Param(
+            None,
+            type=["null", "string"],
+            title="Rows mended by hand",
+            description="JSON Lines as `intent quarantine` writes them. Empty: the quarantined rows as they came.",
+        ),
     },
 )
 def replay_quarantine():
@@ -53,10 +61,12 @@ def replay_quarantine():
         from intent_platform import daily  # torch and faiss stay out of DAG parsing
         from intent_platform.settings import Settings
 
-        report = daily.replay_quarantine(date.fromisoformat(day), Settings.from_env(), source=params["source"])
+        fixed = Path(params["fixed"]) if params["fixed"] else None
+        settings = Settings.from_env()
+        report = daily.replay_quarantine(date.fromisoformat(day), settings, source=params["source"], fixed=fixed)
         if not report.days_published:
             raise AirflowSkipException("No quarantined row is good now; nothing was published.")
-        outlet_events[CLEAN_EVENTS].add_partitions([str(each) for each in report.days_published])
+        outlet_events[CLEAN_EVENTS].add_partitions([*map(str, report.days_published), newest_clean_day()])
 
     replay(DAY)
 

@@ -52,6 +52,10 @@ class NotEnoughData(IntentError):
     """A step needs days, labels or items that have not been published yet."""
 
 
+class TrainingFailed(IntentError):
+    """The training process ended before it had left a candidate."""
+
+
 class KeyMissing(IntentError):
     """A secret key is in neither the environment nor its 0600 file, or the file is open to others."""
 
@@ -73,7 +77,7 @@ class DayRefused(IntentError):
         share = self.rejected / self.rows_read if self.rows_read else 1.0
         lines = [
             f"{self.day}: {self.rejected:,} of {self.rows_read:,} events rejected "
-            f"({share:.2%}, allowed {self.allowed_ratio:.2%})."
+            f"({100 * share:.2f} %, allowed {100 * self.allowed_ratio:.2f} %)."
         ]
         if self.by_rule:
             counts = ", ".join(f"{rule} {rows:,}" for rule, rows in sorted(self.by_rule.items(), key=lambda kv: -kv[1]))

@@ -1,22 +1,56 @@
 """From labelled days to the release that serves: examples → train → evaluate → gate → index → promotion."""
 
-from dataclasses import dataclass
-from datetime import datetime
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, fields, replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
-from intent_platform.errors import NotEnoughData
+import pyarrow as pa
+
+from intent_platform import db, sequences
+from intent_platform.errors import NotEnoughData, TrainingFailed
 from intent_platform.index.item_index import load_index
 from intent_platform.index.registry import (
+    add_decision,
+    add_evaluation,
+    add_model,
     current_promotion,
     current_release,
     ensure_release,
+    make_bootstrap,
     promote,
     publish_index,
     utc_now,
 )
-from intent_platform.lake import Lake
+from intent_platform.lake import Lake, Snapshot
+from intent_platform.log import get_logger
+from intent_platform.model import parts
+from intent_platform.model.behaviour import Model, load_model
+from intent_platform.model.examples import find_days
 from intent_platform.settings import Settings
 
-__all__ = ["current_promotion", "current_release", "ensure_release", "promote", "rebuild_index"]
+__all__ = ["current_promotion", "current_release", "ensure_release", "promote", "rebuild_index", "retrain"]
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingReport:
+    """What retrain did."""
+
+    day: date
+    is_promoted: bool
+    reason: str  # a sentence: why it was promoted, refused, or not trained at all
+    release_id: str | None = None
+    model_digest: str | None = None
+    report: str | None = None  # path of the HTML report
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +62,24 @@ class IndexReport:
     items: int
     recall_at_20: float
     is_new: bool  # False: the same items gave the same index, which serves already
+
+
+def retrain(day: date, settings: Settings, *, is_forced: bool = False, now: datetime | None = None) -> TrainingReport:
+    """Train on the days up to and including `day` when that is due; promote what passes the gate.
+
+    With too few mature labels the bootstrap release serves, and its reason says how many there are.
+    """
+    now = now or utc_now()
+    if not is_forced and (reason := _not_due(day, settings)):
+        return TrainingReport(day=day, is_promoted=False, reason=reason)
+    lake = Lake(settings.lake_root, settings.shop)
+    snapshot = _with_sequences(lake, settings)
+    split = sequences.split_by_time(find_days(snapshot.partitions("sequences"), day, settings), settings.horizon_hours)
+    if reason := _too_few_labels(snapshot, split, day, settings):
+        return _bootstrap(day, reason, settings, now)
+    folder = _work_folder(snapshot, split, day, settings)
+    _run_child(day, folder, settings)
+    return _settle(day, folder, split, lake, settings, now)
 
 
 def rebuild_index(settings: Settings, *, now: datetime | None = None) -> IndexReport:
@@ -49,3 +101,167 @@ def rebuild_index(settings: Settings, *, now: datetime | None = None) -> IndexRe
         recall_at_20=index.passport.recall_at_20,
         is_new=promotion.promotion_number != before.promotion_number,
     )
+
+
+def _not_due(day: date, settings: Settings) -> str | None:
+    with db.connect(settings) as connection:
+        newest = db.query(connection, "newest_training", shop=settings.shop)
+    if not newest or newest[0]["trained_until"] + timedelta(days=settings.training_every_days) <= day:
+        return None
+    return (
+        f"The newest model knows the days up to {newest[0]['trained_until']}; training is due every "
+        f"{settings.training_every_days} days (INTENT_TRAINING_EVERY_DAYS)."
+    )
+
+
+def _with_sequences(lake: Lake, settings: Settings) -> Snapshot:
+    """The lake with sequences for every clean day; a training may run before the day's refresh has made them."""
+    with db.connect(settings) as connection:
+        db.exclusive(connection, "lake", settings.shop)
+        snapshot = lake.snapshot()
+        changes = sequences.build_days(snapshot, settings)
+        return lake.publish(changes, based_on=snapshot) if changes else snapshot
+
+
+def _too_few_labels(snapshot: Snapshot, split: sequences.Split, day: date, settings: Settings) -> str | None:
+    if not (split.train and split.validation and split.test):
+        mature = len(split.train) + len(split.validation) + len(split.test)
+        return f"too_few_mature_days: {mature} (training, validation and test need days of their own)"
+    from intent_platform.model.candidate import count_labels  # torch, only where something is trained
+
+    labels = count_labels(_training_input(snapshot, split, day, settings), settings)
+    return None if labels >= settings.min_labels else f"too_few_mature_labels: {labels} of {settings.min_labels}"
+
+
+def _bootstrap(day: date, reason: str, settings: Settings, now: datetime) -> TrainingReport:
+    """Nothing can be learned yet: popularity and text serve, unless something better does already."""
+    found = current_release(settings)
+    if found is not None and found[0].model.card.kind == "trained":
+        return TrainingReport(day=day, is_promoted=False, reason=f"Nothing was trained: {reason}.")
+    promotion = make_bootstrap(settings, day, reason=reason, now=now)
+    return TrainingReport(
+        day=day, is_promoted=True, reason=f"Bootstrap release: {reason}.", release_id=promotion.release_id
+    )
+
+
+def _training_input(snapshot: Snapshot, split: sequences.Split, day: date, settings: Settings) -> Any:
+    from intent_platform.model.candidate import TrainingInput
+
+    reach = replace(settings, history_days=max(settings.history_days, settings.training_days))
+    return TrainingInput(
+        rows=sequences.read_history(snapshot, day, reach),
+        items=snapshot.read("items"),
+        split=split,
+        data_digests=_data_digests(snapshot, day, settings),
+    )
+
+
+def _data_digests(snapshot: Snapshot, day: date, settings: Settings) -> dict[str, str]:
+    digests = {}
+    for each in find_days(snapshot.partitions("sequences"), day, settings):
+        tags = [file.tags["inputs"] for file in snapshot.files("sequences", f"day={each}")]
+        digests[each.isoformat()] = hashlib.sha256("".join(tags).encode()).hexdigest()
+    return digests
+
+
+def _work_folder(snapshot: Snapshot, split: sequences.Split, day: date, settings: Settings) -> Path:
+    """The same data, settings and seed come back to the same folder, and so to its last checkpoint."""
+    named = {each.name: str(getattr(settings, each.name)) for each in fields(Settings) if each.name in _SHAPING}
+    content = json.dumps([_data_digests(snapshot, day, settings), str(split), named], sort_keys=True)
+    return settings.home / "training" / f"{day}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+_SHAPING = ("shop", "horizon_hours", "history_days", "window_events", "encoder", "seed", "max_epochs", "training_days")
+
+
+def _run_child(day: date, folder: Path, settings: Settings) -> None:
+    """Train in a process of its own: CUDA and the OpenMP runtimes do not survive a fork."""
+    if (folder / "outcome.json").exists():  # a run before this one trained, and stopped before it had settled
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **_as_environment(settings), "OMP_NUM_THREADS": str(settings.threads)}
+    command = [sys.executable, "-m", "intent_platform.training", "--day", day.isoformat(), "--folder", str(folder)]
+    ended = subprocess.run(command, env=environment, check=False)
+    if ended.returncode != 0 or not (folder / "outcome.json").exists():
+        raise TrainingFailed(
+            f"Training for {day} ended with status {ended.returncode}; its messages are above. Nothing was promoted. "
+            f"Run it again: it goes on from the last checkpoint in {folder / 'checkpoint'}."
+        )
+
+
+def _as_environment(settings: Settings) -> dict[str, str]:
+    return {f"INTENT_{each.name.upper()}": str(getattr(settings, each.name)) for each in fields(Settings)}
+
+
+def _settle(
+    day: date, folder: Path, split: sequences.Split, lake: Lake, settings: Settings, now: datetime
+) -> TrainingReport:
+    """Publish the model, write its evaluation and decision, and promote it if it was approved."""
+    outcome = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
+    digest = parts.publish_part(lake.path(""), "model", folder / "model")
+    model = load_model(lake.path(""), digest, settings)
+    report = settings.home / "reports" / f"evaluation-{day}-{digest[:10]}.html"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / "report.html", report)
+    verdict = outcome["verdict"]
+    with db.connect(settings) as connection:
+        add_model(
+            connection,
+            settings,
+            model,
+            trained_from=split.train[0],
+            trained_until=day,
+            report=str(report),
+            now=now,
+        )
+        add_evaluation(connection, settings, digest, outcome["figures"])
+        add_decision(connection, settings, digest, _word(verdict), verdict["reasons"], "gate", now)
+    promoted = _promote_if_approved(model, verdict, day, settings, now)
+    shutil.rmtree(folder)
+    return TrainingReport(
+        day=day,
+        is_promoted=promoted is not None,
+        reason=" ".join(verdict["reasons"]),
+        release_id=promoted,
+        model_digest=digest,
+        report=str(report),
+    )
+
+
+def _promote_if_approved(
+    model: Model, verdict: dict[str, Any], day: date, settings: Settings, now: datetime
+) -> str | None:
+    if not verdict["is_approved"]:
+        log.info("candidate_refused", model=model.digest)
+        ensure_release(settings, day, now=now)
+        return None
+    manifest = publish_index(settings, model, day, now=now)
+    reason = " ".join(verdict["reasons"])
+    return promote(settings, manifest.release_id, reason=reason, decided_by="gate", clock=now).release_id
+
+
+def _word(verdict: dict[str, Any]) -> str:
+    return "approved" if verdict["is_approved"] else "refused"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The child process: read the lake, leave a candidate in the folder."""
+    import logging
+
+    from intent_platform.model.candidate import make_candidate
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--day", type=date.fromisoformat, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    asked = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    settings = Settings.from_env()
+    pa.set_cpu_count(settings.threads)
+    snapshot = Lake(settings.lake_root, settings.shop).snapshot()
+    days = find_days(snapshot.partitions("sequences"), asked.day, settings)
+    split = sequences.split_by_time(days, settings.horizon_hours)
+    make_candidate(_training_input(snapshot, split, asked.day, settings), asked.folder, settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from airflow.sdk import CronPartitionTimetable
+from airflow.sdk.exceptions import AirflowFailException
 
 KEY_FORMAT = "%Y-%m-%d"
 """Days travel between DAGs as asset partition keys of this form."""
@@ -26,7 +27,7 @@ def run_day(dag_run: Any, params: Any) -> str:
     if dag_run.partition_key:
         return date.fromisoformat(dag_run.partition_key).isoformat()
     if dag_run.logical_date is None:
-        raise ValueError(
+        raise AirflowFailException(  # another try would know no more
             f"Run {dag_run.run_id} of {dag_run.dag_id} is about no day: it has no partition key and no logical date. "
             "Give the day in the form (YYYY-MM-DD), or a partition key."
         )

@@ -102,8 +102,8 @@ def taken_in(path: Path | str, door: Door) -> FileIntake:
 
 def accepted_rows(intake: FileIntake, door: Door) -> list[dict]:
     """The accepted rows in event_id order, without where they came from."""
-    table = pq.read_table(door.lake.path(intake.accepted.path), partitioning=None)
-    rows = table.drop_columns(["file", "line"]).to_pylist()
+    paths = [door.lake.path(each.path) for each in intake.accepted]
+    rows = [row for path in paths for row in pq.read_table(path, partitioning=None).drop_columns(["file", "line"]).to_pylist()]
     return sorted(rows, key=lambda row: row["event_id"])
 
 

@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import date
 from pathlib import Path
 
@@ -23,14 +23,16 @@ DOCS = ROOT / "docs"
 FIRST_DAY = date(2026, 8, 1)
 
 
-@pytest.fixture
-def settings_with_days(settings, tmp_path):
-    """Two days and the catalogue of a small synthetic shop, taken through the whole daily path."""
+@pytest.fixture(scope="module")
+def settings_with_days(module_settings, tmp_path_factory):
+    """Two days and the catalogue of a small synthetic shop, taken through the whole daily path; tests only look."""
+    settings = replace(module_settings, encoder="none")  # torch is not what these tests are about
     create_missing_keys(settings)
-    write_shop(tmp_path / "shop", first_day=FIRST_DAY, days=2, users=100, seed=7)
-    daily.load_catalogue(settings, path=str(tmp_path / "shop" / "catalogue.csv"))
+    shop = tmp_path_factory.mktemp("shop")
+    write_shop(shop, first_day=FIRST_DAY, days=2, users=100, seed=7)
+    daily.load_catalogue(settings, path=str(shop / "catalogue.csv"))
     for name in ("2026-08-01", "2026-08-02"):
-        path = str(tmp_path / "shop" / "events" / f"{name}.csv")
+        path = str(shop / "events" / f"{name}.csv")
         daily.run_day(date.fromisoformat(name), settings, path=path, max_rejected_ratio=0.5)
     return settings
 
@@ -72,7 +74,7 @@ DAMAGE = {
     "profiles_name_known_releases": "UPDATE profiles.user_profile SET promotion_number = 99",
     "recommended_items_can_be_bought": "UPDATE profiles.item SET is_available = FALSE, updated_at = '2026-01-01'",
     "interests_sum_to_one": "UPDATE profiles.user_interest SET weight = weight / 2",
-    "user_ids_are_pseudonyms": "UPDATE profiles.user_profile_history SET user_id = 'customer-000052'",
+    "user_ids_are_pseudonyms": "UPDATE profiles.user_profile_history SET user_id = 'customer-' || user_id",
 }
 
 

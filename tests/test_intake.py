@@ -23,7 +23,6 @@ from received import (
     csv_text,
     door_of,
     dump,
-    manifest,
     mapping_with,
     taken_in,
     unsealed_rows,
@@ -49,6 +48,8 @@ def offline(tmp_path):
 
 @pytest.fixture
 def shop(settings):
+    """Text by n-grams alone: the encoder takes seconds to load."""
+    settings = replace(settings, encoder="none")
     create_missing_keys(settings)
     return settings
 

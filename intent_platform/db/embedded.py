@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -56,10 +56,21 @@ def _home(settings: Settings) -> Path:
     if settings.postgres_home:
         return Path(settings.postgres_home).absolute()
     if os.geteuid() == 0:  # the checkout may lie where the server's user cannot reach
-        return (
-            Path("/var/lib/intent-platform") / hashlib.sha256(str(settings.home.absolute()).encode()).hexdigest()[:12]
-        )
+        return Path("/var/lib/intent-platform") / _id_of(settings.home)
     return settings.home.absolute() / "postgres"
+
+
+def _id_of(home: Path) -> str:
+    """A name kept in the platform's home: who deletes that folder begins with a new database too."""
+    path = home / "postgres_id"
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(secrets.token_hex(6))
+        with suppress(FileExistsError):
+            os.link(temporary, path)  # the first of several processes wins
+        temporary.unlink()
+    return path.read_text()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""docs/contract.md, made from the contract and the rules: `python -m intent_platform.events.contract_page > docs/contract.md`."""
+"""docs/contract.md, made from contract and rules: python -m intent_platform.events.contract_page > docs/contract.md"""
 
 from collections.abc import Iterator, Sequence
 

@@ -191,15 +191,31 @@ def _cut_long_line(block: bytes, read: Callable[[int], bytes]) -> bytes:
 
 
 def _before_open_quote(block: bytes, cut: int, quote: bytes) -> int:
-    """`cut`, or the start of a row whose quote is still open there and may close in the next block."""
-    tail_start = cut
-    for _ in range(MAX_LINES_IN_ROW):
-        if tail_start <= 0 or cut - tail_start > MAX_ROW_BYTES:
-            break
+    """`cut`, or the start of the last rows that a quote may span, so that a block's end tears none.
+
+    Lines with an odd number of quotes come in clusters, less than MAX_LINES_IN_ROW lines apart; a row never spans two
+    clusters. A cluster without a near beginning (every row has a quoted newline) is cut where all quotes are closed.
+    """
+    safe, tail_start, even_lines = cut, cut, 0
+    while tail_start and cut - tail_start <= MAX_ROW_BYTES and even_lines < MAX_LINES_IN_ROW:
         line_start = block.rfind(b"\n", 0, tail_start - 1) + 1
+        even_lines += 1
         if block.count(quote, line_start, tail_start) % 2:
-            is_open = block.count(quote, 0, cut) % 2
-            return line_start if is_open and line_start else cut
+            safe, even_lines = line_start, 0
+        tail_start = line_start
+    if tail_start == 0 or even_lines == MAX_LINES_IN_ROW:
+        return safe
+    return _last_closed_line(block, cut, quote)
+
+
+def _last_closed_line(block: bytes, cut: int, quote: bytes) -> int:
+    """The end of the last line up to which quotes come in pairs, or `cut` when no such line is near."""
+    is_open, tail_start = block.count(quote, 0, cut) % 2, cut
+    for _ in range(MAX_LINES_IN_ROW):
+        if not is_open:
+            return tail_start
+        line_start = block.rfind(b"\n", 0, tail_start - 1) + 1
+        is_open = (is_open + block.count(quote, line_start, tail_start)) % 2
         tail_start = line_start
     return cut
 
@@ -303,6 +319,8 @@ def _parse_fast(
     data = _contiguous(lines)
     if not data:
         return np.zeros(0, bool), pa.table({name: pa.array([], pa.string()) for name in wanted})
+    if data.startswith(codecs.BOM_UTF8):  # which the parser would drop; here it is part of a row
+        return None
     try:
         table = pa_csv.read_csv(
             pa.BufferReader(data),

@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class FileIntake:
     account: FileAccount
     accepted: tuple[DataFile, ...]  # of the file itself, and of its rows that were fixed and replayed
     quarantined: DataFile | None
+    unknown_words: Counter[str] = field(default_factory=Counter)  # for event types, with their rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +68,15 @@ def take_in(file: ReceivedFile, door: Door) -> FileIntake:
         tempfile.TemporaryDirectory(prefix="intent-") as folder,
     ):
         staged = Path(folder) / "accepted.parquet"
-        by_rule, kept_contract = Counter[str](), 0
+        by_rule, unknown_words, kept_contract = Counter[str](), Counter[str](), 0
         quarantined = _QuarantineWriter(door, Sealer(settings), Path(folder) / "quarantine.parquet")
         with pq.ParquetWriter(staged, ACCEPTED_SCHEMA, compression="lz4") as writer:
-            for accepted, rejected in _judged_batches(file, door, engine):
+            for accepted, rejected, words in _judged_batches(file, door, engine):
                 writer.write_table(accepted)
                 kept_contract += accepted.num_rows
                 quarantined.add(rejected)
                 by_rule.update(each.broken_rule for each in rejected)
+                unknown_words.update(words)
         accepted_file = _without_repeats(engine, staged, file, door)
         quarantine_file = quarantined.finish(file)
     account = FileAccount(
@@ -89,7 +91,9 @@ def take_in(file: ReceivedFile, door: Door) -> FileIntake:
         duplicate=kept_contract - accepted_file.rows,
         by_rule=dict(by_rule),
     )
-    return FileIntake(account=account, accepted=(accepted_file,), quarantined=quarantine_file)
+    return FileIntake(
+        account=account, accepted=(accepted_file,), quarantined=quarantine_file, unknown_words=unknown_words
+    )
 
 
 def judge(rows: RawRows, file_name: str, door: Door, engine: Backend, sql: str) -> tuple[pa.Table, list[Rejected]]:
@@ -122,10 +126,22 @@ def judging_sql(door: Door) -> str:
     return ibis.to_sql(rows.mutate(broken_rule=first_broken_rule(rows, door.window)), dialect="duckdb")
 
 
-def _judged_batches(file: ReceivedFile, door: Door, engine: Backend) -> Iterator[tuple[pa.Table, list[Rejected]]]:
+def _judged_batches(
+    file: ReceivedFile, door: Door, engine: Backend
+) -> Iterator[tuple[pa.Table, list[Rejected], dict[str, int]]]:
+    """(accepted, rejected, unknown event words with their rows) of each batch."""
     sql = judging_sql(door)
     for rows in file.batches():
-        yield judge(rows, file.name, door, engine, sql)
+        yield *judge(rows, file.name, door, engine, sql), _unknown_words(rows, door.mapping)
+
+
+def _unknown_words(rows: RawRows, mapping: Mapping) -> dict[str, int]:
+    if "event_type" not in rows.fields.column_names:
+        return {}
+    known = {*mapping.event_types, *mapping.ignored_event_types, None}
+    counts = pc.value_counts(rows.fields["event_type"])
+    words = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
+    return {word: count for word, count in words if word not in known}
 
 
 def _with_provenance(accepted: pa.Table, rows: RawRows, file_name: str, door: Door) -> pa.Table:

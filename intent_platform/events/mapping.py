@@ -17,6 +17,8 @@ FILE_FORMATS = ("csv", "jsonl", "parquet")
 TIME_WORDS = ("iso8601", "unix_seconds", "unix_milliseconds")
 REQUIRED = {"events": ("event_type", "occurred_at"), "catalogue": ("item_id", "title")}
 OWNER_FIELDS = ("user_id", "anonymous_id")
+SHOWN_NAMES = 40
+MOST_WORDS = 12  # kinds of events that an error lists
 KNOWN_KEYS = {
     "": {"kind", "file", "time", "numbers", "columns", "constants", "event_types", "ignore"},
     "file": {"format", "delimiter", "quote", "has_header", "encoding", "columns", "null_words"},
@@ -57,18 +59,31 @@ class Mapping:
         """MappingDoesNotFit unless the file has every mapped column; it names what is there instead."""
         missing = sorted({column for column in self.columns.values() if column not in present})
         if missing:
-            shown = ", ".join(printable_name(each) for each in present[:40]) or "no columns at all"
             raise MappingDoesNotFit(
                 f"{where}: mapping {self.name!r} needs column{'s' if len(missing) > 1 else ''} "
-                f"{', '.join(map(repr, missing))}; the file has {shown}. Mend sources/{self.name}.toml, "
+                f"{', '.join(map(repr, missing))}; the file has {_shown_names(present)}. Mend sources/{self.name}.toml, "
                 "or name the right mapping with --source."
             )
 
 
-def printable_name(text: str) -> str:
-    """A column name or event word as it may stand in an error: values that could be somebody's id are withheld."""
-    looks_like_name = re.fullmatch(r"[^\W\d][\w .\-/]{0,63}", text) and sum(map(str.isdigit, text)) <= 3
-    return repr(text) if looks_like_name else "(a value, withheld)"
+def _shown_names(names: Sequence[str]) -> str:
+    """What a file has instead. One name that is none betrays a log without header, whose row stays unseen."""
+    if not all(map(_looks_like_name, names)):
+        return f"{len(names)} columns whose names look like values (withheld; a log without header needs file.has_header = false)"
+    return ", ".join(map(repr, names[:SHOWN_NAMES])) or "no columns at all"
+
+
+def shown_words(words: MappingType[str, int]) -> str:
+    """Words for event types with their counts, most frequent first; many different ones may be somebody's ids."""
+    if len(words) > MOST_WORDS or not all(map(_looks_like_name, words)):
+        return f"{len(words)} different ones (withheld)"
+    by_count = sorted(words.items(), key=lambda each: (-each[1], each[0]))
+    return ", ".join(f"{word!r} {rows:,}" for word, rows in by_count)
+
+
+def _looks_like_name(text: str) -> bool:
+    """A column name or event word as it may stand in an error; what could be somebody's id may not."""
+    return bool(re.fullmatch(r"[^\W\d][\w .\-/]{0,63}", text)) and sum(map(str.isdigit, text)) <= 3
 
 
 def load_mapping(name_or_path: str, kind: str = "events") -> Mapping:

@@ -91,9 +91,9 @@ class _Opened:
     def __init__(self, path: str) -> None:
         self._source: BinaryIO = fsspec.open(path, "rb").open()
         self._sha256 = hashlib.sha256()
+        self.closed = False  # asked by pyarrow before it unpacks
         compression = COMPRESSIONS.get(PurePosixPath(path).suffix)
         self._unpacked = pa.CompressedInputStream(pa.PythonFile(self, "r"), compression) if compression else None
-        self.closed = False
 
     def __enter__(self) -> tuple["_Opened", Callable[[], str]]:
         return self, self._sha256.hexdigest

@@ -50,6 +50,7 @@ def mapped_rows(rows: ir.Table, mapping: Mapping, time_zone: str) -> ir.Table:
         event_type=_our_word(text["event_type"], mapping),
         occurred_at=occurred_at,
         day=local_time(time_zone, occurred_at).date(),
+        given_event_id=text["event_id"],
         is_ignored=text["event_type"].isin(mapping.ignored_event_types or ("",)).fill_null(False),
         price_text=text["price"],
         quantity_text=text["quantity"],
@@ -59,7 +60,7 @@ def mapped_rows(rows: ir.Table, mapping: Mapping, time_zone: str) -> ir.Table:
         rating=_number(text["rating"], mapping).try_cast("float32"),
         **{name: text[name] for name in _plain_text_fields()},
     )
-    return typed.mutate(event_id=ibis.coalesce(text_or_null(rows, mapping, "event_id"), _content_digest(typed)))
+    return typed.mutate(event_id=ibis.coalesce(typed.given_event_id, _content_digest(typed)))
 
 
 def mapped_items(rows: ir.Table, mapping: Mapping) -> ir.Table:

@@ -28,6 +28,8 @@ def item_popularity(snapshot: Snapshot, day: date | None, settings: Settings) ->
     end = newest + timedelta(days=1)
     with duckdb.connect(config={"threads": settings.threads}) as engine:
         engine.register("weight", weights)
+        if not snapshot.lake.is_local:
+            engine.register_filesystem(snapshot.lake.filesystem)
         rows = engine.execute(
             """
             SELECT

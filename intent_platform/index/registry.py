@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -173,6 +173,14 @@ def add_decision(
         reasons=json.dumps(list(reasons), ensure_ascii=False),
         decided_by=decided_by,
     )
+
+
+def add_evaluation(
+    connection: sa.Connection, settings: Settings, model_digest: str, figures: Sequence[Mapping[str, object]]
+) -> None:
+    """Store metrics.Figure rows, as dictionaries."""
+    rows = [{"shop": settings.shop, "model_digest": model_digest, **each} for each in figures]
+    db.execute_many(connection, "add_evaluation", rows)
 
 
 def _add_index(

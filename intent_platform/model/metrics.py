@@ -1,4 +1,4 @@
-"""How well a contender did, each figure with a bootstrap interval over users (examples of one user are not independent)."""
+"""How well a contender did; bootstrap intervals draw users, as examples of one user are not independent."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ def difference(one: Metric, other: Metric, users: np.ndarray, seed: int) -> tupl
 
 
 def user_weights(users: np.ndarray, seed: int) -> np.ndarray:
-    """float (REPLICATES, examples): users drawn with replacement; the same seed gives the same draws, so pairs match."""
+    """float (REPLICATES, examples): users drawn with replacement; equal seeds give equal draws, so pairs match."""
     _, number = np.unique(users, return_inverse=True)
     count = int(number.max(initial=-1)) + 1
     chance = np.random.default_rng(seed)

@@ -78,6 +78,9 @@ class ItemTower(nn.Module):
 class BehaviourNetwork(nn.Module):
     """Reads events in order; a row's output knows that row and the ones before it, nothing later."""
 
+    feature_mean: Tensor
+    feature_scale: Tensor
+
     def __init__(self, shape: Shape, known_items: list[str]) -> None:
         super().__init__()
         self.shape, self.known_items = shape, known_items
@@ -133,7 +136,7 @@ class BehaviourNetwork(nn.Module):
     def tower_inputs(self, catalogue: Catalogue) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         category_number = {name: number for number, name in enumerate(self.shape.categories, start=1)}
         ids = [self.id_number.get(item_id, 0) for item_id in catalogue.item_ids.to_pylist()]
-        categories = [category_number.get(name, 0) for name in catalogue.categories]
+        categories = [category_number.get(name or "", 0) for name in catalogue.categories]
         is_priced = np.isfinite(catalogue.log_price)
         price = np.stack([np.nan_to_num(catalogue.log_price) / 5, is_priced], axis=1).astype(np.float32)
         inputs = (

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def make_material(
 
 
 def train_network(material: Material, folder: Path, settings: Settings) -> BehaviourNetwork:
-    """The weights of the best validation epoch. `folder` holds checkpoints: a stopped training goes on from its last."""
+    """The weights of the best validation epoch. `folder` holds checkpoints; a stopped training goes on from there."""
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     network = _new_network(material, settings).to(pick_device(settings.device))
@@ -82,7 +83,8 @@ def train_network(material: Material, folder: Path, settings: Settings) -> Behav
         for name, value in losses.items():
             writer.add_scalar(f"validation/{name}", value, progress.epoch)
             writer.add_scalar(f"train/{name}", train_losses[name], progress.epoch)
-        log.info("epoch_trained", epoch=progress.epoch, **{name: round(value, 4) for name, value in losses.items()})
+        facts: dict[str, Any] = {name: round(value, 4) for name, value in losses.items()}
+        log.info("epoch_trained", epoch=progress.epoch, **facts)
         if losses["total"] < progress.best_loss:
             progress.best_loss, progress.best_epoch = losses["total"], progress.epoch
             _save_tensors(network.state_dict(), folder / "best.safetensors")
@@ -130,7 +132,9 @@ def _new_network(material: Material, settings: Settings) -> BehaviourNetwork:
     network.feature_scale.copy_(torch.from_numpy(np.maximum(scale, 1e-3)))
     share = float(np.clip(material.train.will_buy.mean(), 1e-3, 1 - 1e-3))
     with torch.no_grad():
-        network.buys[-1].bias.fill_(float(np.log(share / (1 - share))))
+        last = network.buys[-1]
+        assert isinstance(last, torch.nn.Linear)
+        last.bias.fill_(float(np.log(share / (1 - share))))
     return network
 
 
@@ -263,7 +267,7 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     temporary.replace(path)
 
 
-def _tensorboard(settings: Settings, folder: Path):  # type: ignore[no-untyped-def]
+def _tensorboard(settings: Settings, folder: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(settings.home / "tensorboard" / folder.name))

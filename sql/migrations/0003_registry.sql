@@ -49,7 +49,7 @@ CREATE TABLE registry.evaluation (
 COMMENT ON TABLE registry.evaluation IS 'How a model and its opponents did on the same test days; one row per contender, slice and metric.';
 COMMENT ON COLUMN registry.evaluation.shop IS 'Which shop.';
 COMMENT ON COLUMN registry.evaluation.model_digest IS 'The model whose training this evaluation belongs to.';
-COMMENT ON COLUMN registry.evaluation.contender IS 'network, boosted_trees or popularity.';
+COMMENT ON COLUMN registry.evaluation.contender IS 'network, boosted_trees, popularity, or constant (the share of buyers, the same for everyone).';
 COMMENT ON COLUMN registry.evaluation.slice IS 'all: right after each event; day_end: at the midnights between events, as the daily refresh asks.';
 COMMENT ON COLUMN registry.evaluation.metric IS 'roc_auc, pr_auc, log_loss, calibration_error, recall_at_20 or mrr_at_20.';
 COMMENT ON COLUMN registry.evaluation.value IS 'On all examples.';

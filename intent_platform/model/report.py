@@ -1,0 +1,104 @@
+"""The evaluation report: one HTML file with its plots inside, readable without a network."""
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from intent_platform.model.gate import Verdict
+from intent_platform.model.metrics import Figure
+from intent_platform.sequences import Split
+
+METRICS = {
+    "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+    "log_loss": "log-loss",
+    "calibration_error": "calibration error",
+    "recall_at_20": "recall@20",
+    "mrr_at_20": "MRR@20",
+}
+SLICES = {"all": "right after each event", "day_end": "at midnight, as the daily refresh asks"}
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:right}
+td:first-child,th:first-child{text-align:left}small{color:#666}img{max-width:100%}"""
+
+
+def write_report(
+    path: Path,
+    figures: list[Figure],
+    verdict: Verdict,
+    probability: dict[str, np.ndarray],
+    label: np.ndarray,
+    split: Split,
+) -> None:
+    """probability: by contender, on the test examples right after events; label: bought within the horizon."""
+    title = "approved" if verdict.is_approved else "refused"
+    days = f"trained on {split.train[0]} … {split.train[-1]}, tested on {split.test[0]} … {split.test[-1]}"
+    body = [f"<h1>Candidate {title}</h1><p>{days}; {len(label):,} test examples, {label.mean():.2%} bought.</p>"]
+    body.append("<ul>" + "".join(f"<li>{html.escape(each)}</li>" for each in verdict.reasons) + "</ul>")
+    body += [_table(figures, name, words) for name, words in SLICES.items()]
+    body.append(f'<img alt="ROC, precision and recall, reliability, lift" src="{_plots(probability, label)}">')
+    page = f"<!doctype html><meta charset=utf-8><title>Evaluation</title><style>{_STYLE}</style>{''.join(body)}"
+    path.write_text(page, encoding="utf-8")
+
+
+def _table(figures: list[Figure], slice_name: str, words: str) -> str:
+    cells = {(each.contender, each.metric): each for each in figures if each.slice == slice_name}
+    contenders = sorted({contender for contender, _ in cells})
+    metrics = [each for each in METRICS if any(metric == each for _, metric in cells)]
+    if not contenders:
+        return ""
+    head = "".join(f"<th>{METRICS[each]}</th>" for each in metrics)
+    lines = [
+        f"<tr><td>{each}</td>" + "".join(f"<td>{_cell(cells.get((each, metric)))}</td>" for metric in metrics) + "</tr>"
+        for each in contenders
+    ]
+    return f"<h2>{words}</h2><table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
+
+
+def _cell(figure: Figure | None) -> str:
+    return "" if figure is None else f"{figure.value:.4f}<br><small>{figure.low:.4f} … {figure.high:.4f}</small>"
+
+
+def _plots(probability: dict[str, np.ndarray], label: np.ndarray) -> str:
+    """A data: address of one PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(11, 9), layout="constrained")
+    FigureCanvasAgg(canvas)
+    axes = canvas.subplots(2, 2).ravel()
+    for name, each in sorted(probability.items()):
+        _curves(axes, name, each, label)
+    for axis, (title, x, y) in zip(
+        axes,
+        (
+            ("ROC", "false alarms", "buyers found"),
+            ("Precision and recall", "buyers found", "precision"),
+            ("Reliability", "predicted", "bought"),
+            ("Lift", "share of examples, likeliest first", "times the average"),
+        ),
+        strict=True,
+    ):
+        axis.set(title=title, xlabel=x, ylabel=y)
+        axis.legend()
+    axes[0].plot([0, 1], [0, 1], color="#bbb", lw=1)
+    axes[2].plot([0, 1], [0, 1], color="#bbb", lw=1)
+    stream = io.BytesIO()
+    canvas.savefig(stream, format="png", dpi=90)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _curves(axes: Any, name: str, probability: np.ndarray, label: np.ndarray) -> None:
+    ranked = label[np.argsort(-probability, kind="stable")]
+    hit, shown = np.cumsum(ranked), np.arange(1, len(ranked) + 1)
+    thin = np.unique(np.linspace(0, len(ranked) - 1, 400).astype(int))
+    axes[0].plot(((shown - hit) / max((~label).sum(), 1))[thin], (hit / max(hit[-1], 1))[thin], label=name)
+    axes[1].plot((hit / max(hit[-1], 1))[thin], (hit / shown)[thin], label=name)
+    parts = [part for part in np.array_split(np.argsort(probability, kind="stable"), 15) if len(part)]
+    axes[2].plot([probability[p].mean() for p in parts], [label[p].mean() for p in parts], "o-", label=name, ms=4)
+    axes[3].plot((shown / len(ranked))[thin], (hit / shown / max(label.mean(), 1e-9))[thin], label=name)
