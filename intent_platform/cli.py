@@ -222,6 +222,19 @@ def shop(
 
 
 @app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End after the story.")] = False,
+    source: Annotated[str | None, typer.Option(help="Mapping of a real shop's file; needs --events and --day.")] = None,
+    events: Annotated[Path | None, typer.Option(help="That file.")] = None,
+    day: Annotated[str | None, typer.Option(help="The day it is about.")] = None,
+) -> None:
+    """The whole loop on this machine: embedded Postgres, Airflow, fourteen days of a shop that never was, a story."""
+    from intent_platform.demo import run_demo
+
+    run_demo(Settings.from_env(), is_once=once, source=source, events=events, day=_day(day) if day else None)
+
+
+@app.command()
 def folder(name: Annotated[str, typer.Argument(help="sql, sources, dags or plugins.")]) -> None:
     """Print where the installed package keeps its own files, for Airflow's settings."""
     print(resource_folder(name))

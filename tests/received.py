@@ -103,7 +103,11 @@ def taken_in(path: Path | str, door: Door) -> FileIntake:
 def accepted_rows(intake: FileIntake, door: Door) -> list[dict]:
     """The accepted rows in event_id order, without where they came from."""
     paths = [door.lake.path(each.path) for each in intake.accepted]
-    rows = [row for path in paths for row in pq.read_table(path, partitioning=None).drop_columns(["file", "line"]).to_pylist()]
+    rows = [
+        row
+        for path in paths
+        for row in pq.read_table(path, partitioning=None).drop_columns(["file", "line"]).to_pylist()
+    ]
     return sorted(rows, key=lambda row: row["event_id"])
 
 
@@ -123,9 +127,7 @@ def unsealed_rows(intake: FileIntake, door: Door) -> dict[int, bytes]:
     rows = pq.read_table(door.lake.path(intake.quarantined.path), partitioning=None).to_pylist()
     place = {"shop": door.settings.shop, "received_on": door.received_on}
     return {
-        row["line"]: unsealer.unseal(
-            row["sealed_row"], quarantine.Place(**place, file=row["file"], line=row["line"])
-        )
+        row["line"]: unsealer.unseal(row["sealed_row"], quarantine.Place(**place, file=row["file"], line=row["line"]))
         for row in rows
     }
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +71,18 @@ BAD_FILES = {
         MappingDoesNotFit,
         r"needs columns 'anonymous_id'.*withheld",
     ),
-    "cut gzip": ("events.csv.gz", lambda folder: packed(folder, ".gz")[:-200], FileUnreadable, r"after \d+ rows.*fetch"),
-    "cut zst": ("events.csv.zst", lambda folder: packed(folder, ".zst")[:-200], FileUnreadable, r"after \d+ rows.*fetch"),
+    "cut gzip": (
+        "events.csv.gz",
+        lambda folder: packed(folder, ".gz")[:-200],
+        FileUnreadable,
+        r"after \d+ rows.*fetch",
+    ),
+    "cut zst": (
+        "events.csv.zst",
+        lambda folder: packed(folder, ".zst")[:-200],
+        FileUnreadable,
+        r"after \d+ rows.*fetch",
+    ),
     "no gzip at all": ("events.csv.gz", lambda _: csv_text(GOOD).encode(), FileUnreadable, r"cannot be read as csv"),
     "UTF-16": ("events.csv", lambda _: csv_text(GOOD).encode("utf-16"), FileUnreadable, r'file.encoding = "utf-16"'),
     "another log": (
@@ -99,7 +109,10 @@ def test_a_file_that_cannot_be_read(shop, tmp_path, kind):
 @pytest.mark.parametrize("place", ["empty", "missing", "missing/{day}.csv"])
 def test_an_empty_folder_and_a_missing_path(shop, tmp_path, place):
     (tmp_path / "empty").mkdir()
-    with nothing_published(shop), pytest.raises(FileUnreadable, match=r"there is no .* (folder|file)\. Nothing was taken"):
+    with (
+        nothing_published(shop),
+        pytest.raises(FileUnreadable, match=r"there is no .* (folder|file)\. Nothing was taken"),
+    ):
         daily.validate_events(DAY, shop, path=str(tmp_path / place))
 
 
@@ -114,9 +127,11 @@ def test_all_rows_bad(shop, tmp_path):
     daily.validate_events(DAY, shop, path=str(write_file(tmp_path, "events.csv", GOOD)))
     clean = Lake(shop.lake_root, shop.shop).snapshot().tables["clean"]
     bad = write_file(tmp_path, "events.csv", [an_event(number, price="-1") for number in range(30)])
-    with pytest.raises(DayRefused, match=r"30 of 30 events rejected \(100\.00 %, allowed 1\.00 %\)\.\nBy rule: price_absurd 30") as caught:
+    with pytest.raises(
+        DayRefused, match=r"30 of 30 events rejected \(100\.00 %, allowed 1\.00 %\)\.\nBy rule: price_absurd 30"
+    ) as caught:
         daily.validate_events(DAY, shop, path=str(bad))
-    assert "the day has events" not in caught.value.failed_expectations or "Failed expectations" in str(caught.value)
+    assert "the day has events" in caught.value.failed_expectations
     assert Lake(shop.lake_root, shop.shop).snapshot().tables["clean"] == clean
 
 
@@ -136,7 +151,9 @@ def test_values_of_a_log_without_header_are_not_shown(shop, tmp_path, value):
 
 
 def test_ids_in_the_event_type_column_are_not_shown(shop, tmp_path):
-    path = write_file(tmp_path, "events.csv", [an_event(number, event_type=f"name{chr(97 + number)}") for number in range(26)])
+    path = write_file(
+        tmp_path, "events.csv", [an_event(number, event_type=f"name{chr(97 + number)}") for number in range(26)]
+    )
     with pytest.raises(DayRefused) as caught:
         daily.validate_events(DAY, shop, path=str(path))
     assert "26 different ones" in str(caught.value)
@@ -182,7 +199,10 @@ CATALOGUE_HEADER = b"item_id,title,description,category,brand,price,currency,is_
 def test_a_database_that_is_not_there(shop, tmp_path):
     path = str(write_file(tmp_path, "events.csv", GOOD))
     away = replace(shop, database_url="postgresql+psycopg2://intent:secret-word@localhost:1/intent")
-    with nothing_published(shop), pytest.raises(DatabaseUnavailable, match=r"localhost:1.*start the server.*run the step") as caught:
+    with (
+        nothing_published(shop),
+        pytest.raises(DatabaseUnavailable, match=r"localhost:1.*start the server.*run the step") as caught,
+    ):
         daily.validate_events(DAY, away, path=path)
     assert "secret-word" not in str(caught.value)
     assert daily.validate_events(DAY, shop, path=path).accounts[0].accepted == 20
@@ -192,7 +212,9 @@ def test_a_database_that_stops_in_the_middle_of_a_day(tmp_path, monkeypatch):
     home = Path(tempfile.gettempdir()) / f"intent-gone-{uuid.uuid4().hex[:8]}"
     given = Settings(home=home / "home", postgres_home=str(home / "postgres"), encoder="none")
     create_missing_keys(given)
-    first, second = (str(write_file(tmp_path / name, "events.csv", rows)) for name, rows in (("1", GOOD), ("2", GOOD[:5])))
+    first, second = (
+        str(write_file(tmp_path / name, "events.csv", rows)) for name, rows in (("1", GOOD), ("2", GOOD[:5]))
+    )
     try:
         with db.serve(given) as settings:
             db.migrate(settings)
@@ -236,29 +258,37 @@ def test_a_disk_that_is_full_while_publishing(shop, tmp_path, small_disk):
     daily.validate_events(DAY, settings, path=str(write_file(tmp_path, "events.csv", GOOD)))
     large = [an_event(number, query_text=os.urandom(100).hex()) for number in range(4000)]
     path = str(write_file(tmp_path, "events.csv", large))
-    failed = 0
-    for free_kib in (0, 20, 300, 500, 700, 900):
+    for free_kib in (0, 20, 300, 600):  # the accepted rows take about 450 KiB, the clean day as much again
         ballast = small_disk / "ballast"
-        used = shutil.disk_usage(small_disk)
-        ballast.write_bytes(b"x" * max(used.free - free_kib * 1024, 0))
-        with nothing_published(settings), pytest.raises(LakeUnavailable, match="Nothing was published; free some space"):
+        ballast.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - free_kib * 1024))
+        with (
+            nothing_published(settings),
+            pytest.raises(LakeUnavailable, match="Nothing was published; free some space"),
+        ):
             daily.validate_events(DAY, settings, path=path)
-        failed += 1
         ballast.unlink()
-        for left_over in small_disk.rglob("*.parquet"):
-            if left_over.stat().st_size == 0:
-                left_over.unlink()
-    assert failed == 6
-    for each in (small_disk / "lake").rglob("*.parquet"):
-        assert each.stat().st_size
-    assert daily.validate_events(DAY, settings, path=str(write_file(tmp_path, "events.csv", GOOD[:3]))).accounts[0].accepted == 3
+        _remove_left_overs(settings)
+    assert (
+        daily.validate_events(DAY, settings, path=str(write_file(tmp_path, "events.csv", GOOD[:3])))
+        .accounts[0]
+        .accepted
+        == 3
+    )
+
+
+def _remove_left_overs(settings):
+    now = datetime.now(UTC) + timedelta(hours=1)
+    Lake(settings.lake_root, settings.shop).remove_unpublished(older_than=timedelta(0), now=now)
 
 
 def test_an_encoder_that_is_not_there(shop, tmp_path):
     path = str(write_file(tmp_path, "events.csv", GOOD))
     daily.validate_events(DAY, shop, path=path)
     daily.build_sequences(DAY, shop)
-    with nothing_published(shop), pytest.raises(EncoderMissing, match=r"'/nowhere' is neither a folder nor.*INTENT_ENCODER"):
+    with (
+        nothing_published(shop),
+        pytest.raises(EncoderMissing, match=r"'/nowhere' is neither a folder nor.*INTENT_ENCODER"),
+    ):
         daily.refresh_profiles(DAY, replace(shop, encoder="/nowhere"))
     assert daily.refresh_profiles(DAY, shop).users == 1
 
@@ -274,7 +304,10 @@ def test_a_release_whose_bytes_changed(shop, tmp_path, kind):
     content = part.read_bytes()
     part.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     forget_loaded_parts()
-    with nothing_published(shop), pytest.raises(ReleaseInvalid, match=f"{part.name} was changed.*promote another release"):
+    with (
+        nothing_published(shop),
+        pytest.raises(ReleaseInvalid, match=f"{part.name} was changed.*promote another release"),
+    ):
         daily.refresh_profiles(DAY, shop)
     part.write_bytes(content)
     assert daily.refresh_profiles(DAY, shop).users == 2

@@ -133,6 +133,13 @@ def test_files_that_the_readme_and_the_architecture_name_are_there():
         assert [path for path in named if not (ROOT / path).exists()] == [], page
 
 
+def test_the_import_ladder_of_the_architecture_is_the_one_that_is_checked():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    ladder = project["tool"]["importlinter"]["contracts"][0]
+    rungs = [rung.replace("intent_platform.", "") for rung in ladder["layers"]]
+    assert "\n".join(rungs) in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
 def _docstrings_of_fields(cls: type) -> dict[str, str]:
     """The string that stands below each annotated name of a class."""
     (tree,) = [

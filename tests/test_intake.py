@@ -104,7 +104,10 @@ def test_times_in_unix_milliseconds(offline, tmp_path):
     text = "timestamp,visitorid,event,itemid,transactionid\n1433221332117,257597,view,355908,\n1433221332118,1,transaction,2,9\n"
     door = door_of(offline, source="retailrocket", day=date(2015, 6, 2))
     rows = accepted_rows(taken_in(write_file(tmp_path, "log.csv", text.encode()), door), door)
-    assert sorted((row["occurred_at"].microsecond, row["order_id"]) for row in rows) == [(117_000, None), (118_000, "9")]
+    assert sorted((row["occurred_at"].microsecond, row["order_id"]) for row in rows) == [
+        (117_000, None),
+        (118_000, "9"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -302,7 +305,9 @@ def test_the_fast_and_the_slow_way_give_the_same_rows(monkeypatch, content):
 @hypothesis_settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=st.lists(
-        st.tuples(st.sampled_from(["plain", 'quoted, "text"', "two\nlines", "two\r\nlines"]), st.booleans()), min_size=1, max_size=30
+        st.tuples(st.sampled_from(["plain", 'quoted, "text"', "two\nlines", "two\r\nlines"]), st.booleans()),
+        min_size=1,
+        max_size=30,
     ),
     block=st.integers(200, 2000),
 )
@@ -325,7 +330,13 @@ def test_a_line_beyond_all_bounds_is_one_row_and_the_next_is_fine(offline, tmp_p
 
 
 def test_a_repeat_is_a_duplicate_with_and_without_an_event_id(offline, tmp_path):
-    twice = [an_event(1), an_event(1, price="20"), an_event(2, event_id=""), an_event(2, event_id=""), an_event(3, event_id="")]
+    twice = [
+        an_event(1),
+        an_event(1, price="20"),
+        an_event(2, event_id=""),
+        an_event(2, event_id=""),
+        an_event(3, event_id=""),
+    ]
     door = door_of(offline)
     intake = taken_in(write_file(tmp_path, "events.csv", twice), door)
     assert (intake.account.accepted, intake.account.duplicate) == (3, 2)
@@ -350,9 +361,17 @@ def test_any_order_of_three_received_days_ends_the_same(shop, tmp_path, monkeypa
     days = [DAY, DAY + timedelta(days=2), DAY + timedelta(days=4)]
     received = {
         days[0]: [an_event(1), an_event(2), an_event(9)],
-        days[1]: [an_event(3, occurred_at=f"{days[1]}T01:00:00Z"), an_event(2), an_event(4, occurred_at=f"{DAY}T23:00:00Z")],
+        days[1]: [
+            an_event(3, occurred_at=f"{days[1]}T01:00:00Z"),
+            an_event(2),
+            an_event(4, occurred_at=f"{DAY}T23:00:00Z"),
+        ],
         # e00009 came on the first day already, and this copy claims a day between the two
-        days[2]: [an_event(9, occurred_at=f"{days[1]}T05:00:00Z"), an_event(3, occurred_at=f"{days[1]}T01:00:00Z"), an_event(5, occurred_at=f"{days[2]}T01:00:00Z")],
+        days[2]: [
+            an_event(9, occurred_at=f"{days[1]}T05:00:00Z"),
+            an_event(3, occurred_at=f"{days[1]}T01:00:00Z"),
+            an_event(5, occurred_at=f"{days[2]}T01:00:00Z"),
+        ],
     }
     seen = set()
     for number, order in enumerate(itertools.permutations(days)):
@@ -375,7 +394,9 @@ def test_a_file_that_comes_again_replaces_itself(shop, tmp_path):
     clean = Lake(shop.lake_root, shop.shop).snapshot().read("clean")
     assert sorted(clean["event_id"].to_pylist()) == ["e00002", "e00003", "e00004"]
     with db.connect(shop) as connection:
-        assert connection.execute(sa.text("SELECT rows_read, status FROM quality.file_account")).all() == [(3, "published")]
+        assert connection.execute(sa.text("SELECT rows_read, status FROM quality.file_account")).all() == [
+            (3, "published")
+        ]
 
 
 def test_a_replaced_file_takes_its_late_events_away_again(shop, tmp_path):
@@ -407,7 +428,9 @@ def test_a_refused_day_keeps_what_was_published_and_says_why(shop, tmp_path):
     assert rows == [("published", 2), ("refused", 3)]
     receive(shop, tmp_path, [an_event(1), an_event(2), an_event(3)])
     with db.connect(shop) as connection:
-        assert connection.execute(sa.text("SELECT status, rows_read FROM quality.file_account")).all() == [("published", 3)]
+        assert connection.execute(sa.text("SELECT status, rows_read FROM quality.file_account")).all() == [
+            ("published", 3)
+        ]
 
 
 def test_a_second_run_changes_no_row_and_no_file(shop, tmp_path):
@@ -428,13 +451,24 @@ def csv_bad() -> dict:
 def test_raw_ids_are_nowhere_after_the_door(shop, tmp_path, capfd, caplog):
     caplog.set_level("DEBUG")
     incoming = tmp_path / "incoming"
-    events = [*SOME_EVENTS, an_event(50, anonymous_id=RAW_DEVICE), csv_bad(), an_event(51, user_id=RAW_USER, brand="x" * 300)]
+    events = [
+        *SOME_EVENTS,
+        an_event(50, anonymous_id=RAW_DEVICE),
+        csv_bad(),
+        an_event(51, user_id=RAW_USER, brand="x" * 300),
+    ]
     path = write_file(incoming, "events.csv", events)
     daily.run_day(DAY, shop, path=str(path), max_rejected_ratio=0.2)
     with pytest.raises(DayRefused) as refused:
         daily.validate_events(DAY, shop, path=str(path), max_rejected_ratio=0.0)
     said = capfd.readouterr()
-    texts = {"stdout": said.out, "stderr": said.err, "log": caplog.text, "error": str(refused.value), "tables": repr(dump(shop))}
+    texts = {
+        "stdout": said.out,
+        "stderr": said.err,
+        "log": caplog.text,
+        "error": str(refused.value),
+        "tables": repr(dump(shop)),
+    }
     files = {str(each): each.read_bytes() for each in shop.home.rglob("*") if each.is_file()}
     assert any("data_docs" in name for name in files)
     for raw in (RAW_USER, RAW_DEVICE):

@@ -358,7 +358,7 @@ def _contiguous(lines: Lines) -> bytes:
     change = np.zeros(len(data) + 1, np.int8)
     np.add.at(change, lines.starts, 1)
     np.add.at(change, stops, -1)
-    chosen = data[np.cumsum(change[:-1]).astype(bool)].copy()
+    chosen = data[np.cumsum(change[:-1], dtype=np.int8).view(bool)]
     chosen[np.cumsum(stops - lines.starts) - 1] = NEWLINE
     return chosen.tobytes()
 

@@ -58,6 +58,8 @@ class ReceivedFile:
                     self.rows_seen += len(rows.lines)
                     yield rows
             self.digest = digest()
+        except FileUnreadable as error:
+            raise FileUnreadable(f"{self.name}: {error}") from error
         except (OSError, EOFError, pa.ArrowInvalid) as error:
             raise FileUnreadable(
                 f"{self.name}: cannot be read as {self.mapping.file_format} after {self.rows_seen:,} rows: {error}. "

@@ -13,6 +13,7 @@ from intent_platform.events import accounts
 from intent_platform.events.engine import open_engine
 from intent_platform.events.expectations import Finding, judge_day
 from intent_platform.events.intake import Door, FileIntake
+from intent_platform.events.mapping import shown_words
 from intent_platform.events.merging import AcceptedFiles, MergedDay, merge_day, replace_files, touched_days
 from intent_platform.events.rules import NOT_COUNTED_AS_REJECTED
 from intent_platform.lake import DataFile, Snapshot
@@ -96,9 +97,15 @@ def _refusal(
         by_rule=dict(by_rule),
         failed_expectations=failed,
         where=f"quarantine/{door.partition}/",
-        hint=f"What was published before for {door.received_on} stays. Mend the files or "
+        hint=f"{_unknown_words(door, intakes)}What was published before for {door.received_on} stays. Mend the files or "
         f"sources/{door.mapping.name}.toml and run the day again, or allow more with --max-rejected-ratio.",
     )
+
+
+def _unknown_words(door: Door, intakes: Sequence[FileIntake]) -> str:
+    words = sum((each.unknown_words for each in intakes), Counter[str]())
+    known, name = ", ".join(door.mapping.event_types), door.mapping.name
+    return f"Words that sources/{name}.toml does not know: {shown_words(words)}; it knows {known}.\n" if words else ""
 
 
 def _changes(

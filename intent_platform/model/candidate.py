@@ -149,7 +149,7 @@ def hidden_of(
     wanted = np.zeros(len(rows), bool)
     wanted[positions] = True
     # Windows come in order of rows and count each row once, so what is read out is in order of position.
-    states = network.read_out(events, windows, vectors, lambda hidden, row: hidden[torch.from_numpy(wanted[row])])
+    states = network.read_out(events, windows, vectors, wanted)
     return states[of]
 
 

@@ -6,7 +6,6 @@ R rows of events, P of them in packed order, D width, H hidden width, N items, C
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -31,9 +30,6 @@ from intent_platform.model.inputs import (
 )
 from intent_platform.model.rows import TYPE_CODE, Rows
 from intent_platform.model.text import TextTower
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ROWS_PER_BATCH = 8_192
 """Rows that are read together when scoring: bounds memory."""
@@ -159,9 +155,9 @@ class BehaviourNetwork(nn.Module):
         events: EventInputs,
         windows: Windows,
         item_vectors: np.ndarray,
-        then: "Callable[[Tensor, np.ndarray], Tensor]",
+        wanted: np.ndarray | None = None,
     ) -> np.ndarray:
-        """then(hidden, rows) for the read-out rows of each batch, concatenated in the order of the windows' rows."""
+        """float32: hidden states of the rows that are read out, and wanted (bool (R,)), by (window, row)."""
         self.eval()
         vectors = torch.from_numpy(item_vectors).to(self.device)
         found, places = [], []
@@ -169,8 +165,8 @@ class BehaviourNetwork(nn.Module):
         for batch in batches(windows, ROWS_PER_BATCH):
             packed = pack(batch)
             hidden = self(events, packed, vectors)
-            kept = np.flatnonzero(packed.is_read_out)
-            found.append(then(hidden[torch.from_numpy(kept).to(self.device)], packed.row[kept]).float().cpu().numpy())
+            kept = np.flatnonzero(packed.is_read_out if wanted is None else packed.is_read_out & wanted[packed.row])
+            found.append(hidden[torch.from_numpy(kept).to(self.device)].cpu().numpy())
             places.append(np.stack([packed.window[kept] + before, packed.row[kept]]))
             before += len(batch)
         if not found:
@@ -184,7 +180,7 @@ class BehaviourNetwork(nn.Module):
         """float32 (len(positions), H): what the newest window_events events up to each position say."""
         events = read_events(rows, item, known.category, text)
         windows = last_events(rows, positions, self.shape.window_events)
-        return self.read_out(events, windows, known.vectors, lambda hidden, _: hidden)
+        return self.read_out(events, windows, known.vectors)
 
     @torch.inference_mode()
     def purchase_probability(self, hidden: np.ndarray, table: np.ndarray) -> np.ndarray:
