@@ -132,7 +132,11 @@ def measure_great_expectations(path: Path, _: Path) -> dict:
     ).reset_index(drop=True)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    batch = context.data_sources.add_pandas("bench").add_dataframe_asset("events").add_batch_definition_whole_dataframe("all")
+    batch = (
+        context.data_sources.add_pandas("bench")
+        .add_dataframe_asset("events")
+        .add_batch_definition_whole_dataframe("all")
+    )
     suite = gx.ExpectationSuite(name="rules", expectations=_expectations(gx.expectations))
     started = time.perf_counter()
     batch = batch.get_batch(batch_parameters={"dataframe": frame})

@@ -97,6 +97,7 @@ def quarantine(day: Day, out: Annotated[Path, typer.Option(help="File to write, 
 
     settings = Settings.from_env()
     with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+        os.fchmod(stream.fileno(), 0o600)  # the file may have been there, open to others
         rows = list(daily.quarantined(_day(day), settings))
         stream.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
     print(f"{len(rows):,} rows written to {out}. They hold raw ids: delete the file when you are done.")
@@ -138,7 +139,7 @@ def sql(
     with _served() as settings, db.connect(settings) as connection:
         connection.execute(sa.text("SET TRANSACTION READ ONLY"))
         try:
-            result = connection.exec_driver_sql(statement)
+            result = connection.execution_options(no_parameters=True).exec_driver_sql(statement)
         except sa.exc.DBAPIError as error:
             raise IntentError(str(error.orig).strip()) from error
         _print_rows(list(result.keys()), result.all(), as_csv=as_csv)
@@ -183,7 +184,10 @@ def train(day: Day, force: Annotated[bool, typer.Option(help="Train although it 
     from intent_platform import training
 
     with _served() as settings:
-        print(training.retrain(_day(day), settings, is_forced=force))
+        report = training.retrain(_day(day), settings, is_forced=force)
+    print(f"{'Promoted' if report.is_promoted else 'Not promoted'}: {report.reason}")
+    if report.report:
+        print(f"The evaluation is in {report.report}.")
 
 
 @app.command()
@@ -192,7 +196,8 @@ def index() -> None:
     from intent_platform import training
 
     with _served() as settings:
-        print(training.rebuild_index(settings))
+        report = training.rebuild_index(settings)
+    print(f"{report.items:,} items, recall@20 {report.recall_at_20:.3f}; {report.release_id} serves.")
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,7 +57,7 @@ def build_sequences(day: date, settings: Settings) -> tuple[str, ...]:
         snapshot = lake.snapshot()
         changes = sequences.build_days(snapshot, settings)
         with open_engine(settings, lake) as engine:
-            items = catalogue.merge_items(engine, snapshot)
+            items = catalogue.merge_items(engine, snapshot, None, end_of_day(day, settings))
         if not _is_published(items, lake):
             changes["items", catalogue.ALL] = [lake.write("items", catalogue.ALL, items)]
         write_items(connection, items, settings.shop)
@@ -166,14 +165,12 @@ def load_catalogue(settings: Settings, *, source: str | None = None, path: str |
     if not path:
         raise SettingInvalid("No catalogue is set: give INTENT_CATALOGUE_PATH, or --path.")
     lake = Lake(settings.lake_root, settings.shop)
-    read = catalogue.read_catalogue(
-        path, source or settings.catalogue_source, now=datetime.now(UTC), settings=settings, lake=lake
-    )
+    read = catalogue.read_catalogue(path, source or settings.catalogue_source, settings=settings, lake=lake)
     with lake.guarded(), db.connect(settings) as connection:
         db.exclusive(connection, "lake", settings.shop)
         snapshot = lake.snapshot()
         with open_engine(settings, lake) as engine:
-            items = catalogue.merge_items(engine, snapshot, read)
+            items = catalogue.merge_items(engine, snapshot, read, datetime.now(UTC))
         is_new = not _is_published(items, lake)
         if is_new:
             lake.publish({("items", catalogue.ALL): [lake.write("items", catalogue.ALL, items)]}, based_on=snapshot)

@@ -94,9 +94,6 @@ class Settings:
     min_index_recall: float = 0.95
     """recall@20 against exact search below which an index is not published."""
 
-    releases_kept: int = 5
-    """How many releases stay on disk for rollback."""
-
     quarantine_days: int = 90
     """How long sealed quarantine rows are kept."""
 

@@ -32,7 +32,7 @@ def run(installed: Path, *arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_the_wheel_migrates_an_existing_database(installed, server, settings):
+def test_the_wheel_migrates_an_existing_database(installed, settings):
     with sa.create_engine(settings.database_url).begin() as connection:
         for schema in ("profiles", "quality", "registry"):
             connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))

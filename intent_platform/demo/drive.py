@@ -29,6 +29,7 @@ DAYS, USERS, SEED = 14, 2000, 7
 SECONDS_A_DAY = 120  # for validate and refresh of one day on a busy laptop
 SECONDS_TO_TRAIN = 1200
 DAGS = ("validate_events", "refresh_profiles", "retrain_classifier", "rebuild_item_index", "promote_release")
+LOG_LINES = 20
 FAILED = ("failed", "up_for_retry", "upstream_failed")
 
 
@@ -227,12 +228,13 @@ class _Loop:
             )
 
     def _log_excerpt(self, task: Mapping[str, Any]) -> str:
-        """The errors of a task's log, without frames."""
+        """What a task's log says of its error, without frames; or else its last lines."""
         path = f"dags/{task['dag_id']}/dagRuns/{quote(task['dag_run_id'], safe='')}/taskInstances/{task['task_id']}"
         lines = self._get(f"{path}/logs/{max(task['try_number'], 1)}?full_content=true")["content"]
-        errors = [line for line in lines if line.get("level") in ("error", "critical")]
-        told = [f"{line['event']}{_causes(line)}" for line in errors]
-        return "\n".join(told) or f"see {self.server.logs}"
+        causes = [
+            f"{each['exc_type']}: {each['exc_value']}" for line in lines for each in line.get("error_detail") or ()
+        ]
+        return "\n".join(causes or [str(line["event"]) for line in lines[-LOG_LINES:]])
 
     def _pause(self, dag_id: str, *, is_paused: bool) -> None:
         self._call("PATCH", f"dags/{dag_id}?update_mask=is_paused", {"is_paused": is_paused})
@@ -242,10 +244,6 @@ class _Loop:
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return self.server.call(method, path, body)
-
-
-def _causes(line: Mapping[str, Any]) -> str:
-    return "".join(f"\n{each['exc_type']}: {each['exc_value']}" for each in line.get("error_detail") or ())
 
 
 def _stay(server: Airflow, say: Callable[[str], None]) -> None:

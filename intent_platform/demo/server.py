@@ -81,7 +81,8 @@ def airflow(settings: Settings, database_url: str, environment: Mapping[str, str
     logs = home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    environment = {**os.environ, **_configuration(settings, home, database_url, port), **environment}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+    environment = {**inherited, **_configuration(settings, home, database_url, port), **environment}
     _run(["db", "migrate"], environment, logs)
     with ExitStack() as stack:
         processes = {

@@ -31,7 +31,7 @@ def write_file_accounts(connection: sa.Connection, accounts: Sequence[FileAccoun
 
 def _is_known(connection: sa.Connection, account: FileAccount, status: str) -> bool:
     key = {"shop": account.shop, "received_on": account.received_on, "file": account.file}
-    known = db.query(connection, "file_accounts_of_file", **key)
+    known = db.query(connection, "file_accounts", **key)
     same = [
         row
         for row in known

@@ -14,7 +14,7 @@ from intent_platform.events.contract import ITEM_FIELDS, ITEM_SCHEMA
 from intent_platform.events.engine import open_engine
 from intent_platform.events.mapping import Mapping, load_mapping
 from intent_platform.events.readers import ReceivedFile, list_files
-from intent_platform.events.typing import mapped_items
+from intent_platform.events.typing import UTC, mapped_items
 from intent_platform.lake import Lake, Snapshot
 from intent_platform.log import get_logger
 from intent_platform.settings import Settings
@@ -22,12 +22,13 @@ from intent_platform.settings import Settings
 log = get_logger(__name__)
 ALL = "all"  # the only partition of `items`
 MIN_TITLED_RATIO = 0.5
+PRICE = next(each for each in ITEM_FIELDS if each.name == "price")
 
 
-def read_catalogue(path: str, source: str, *, now: datetime, settings: Settings, lake: Lake) -> pa.Table:
+def read_catalogue(path: str, source: str, *, settings: Settings, lake: Lake) -> pa.Table:
     """Items of a catalogue file in ITEM_SCHEMA, the newest row of each item_id; CatalogueInvalid when it has none.
 
-    A row without an id, or that cannot be read, is left out and counted in the log.
+    updated_at is NULL where the file says nothing. A row without an id, or that cannot be read, is left out and counted in the log.
     """
     mapping = load_mapping(source, kind="catalogue")
     tables, read = [], 0
@@ -35,7 +36,7 @@ def read_catalogue(path: str, source: str, *, now: datetime, settings: Settings,
         for file in list_files(path, mapping):
             tables += _typed_batches(engine, file, mapping)
             read += file.rows_seen
-        items = _newest(engine, pa.concat_tables(tables), now) if tables else ITEM_SCHEMA.empty_table()
+        items = _newest(engine, pa.concat_tables(tables)) if tables else ITEM_SCHEMA.empty_table()
     titled = items.num_rows - items["title"].null_count
     if titled < max(1, MIN_TITLED_RATIO * items.num_rows):
         raise CatalogueInvalid(
@@ -46,24 +47,35 @@ def read_catalogue(path: str, source: str, *, now: datetime, settings: Settings,
     return items
 
 
-def merge_items(engine: Backend, snapshot: Snapshot, catalogue: pa.Table | None = None) -> pa.Table:
-    """All known items: the catalogue given over the one before over stubs; sorted by item_id.
+def merge_items(engine: Backend, snapshot: Snapshot, catalogue: pa.Table | None, now: datetime) -> pa.Table:
+    """All known items, sorted by item_id: the newest catalogue row of each, else a stub.
 
-    An item that a new catalogue file leaves out stays as it was: a file may hold changes only.
+    An item that a new catalogue file leaves out stays as it was: a file may hold changes only. A row without a time
+    counts as changed `now` when it says something new, so that the same file twice gives the same items.
     """
-    parts = []
-    if snapshot.partitions("items"):
-        parts.append(snapshot.scan(engine, "items").mutate(precedence=ibis._.is_stub.ifelse(2, 1)))
+    known = snapshot.scan(engine, "items") if snapshot.partitions("items") else ibis.memtable(ITEM_SCHEMA.empty_table())
+    parts = [known.mutate(precedence=1)]
     if catalogue is not None:
-        parts.append(ibis.memtable(catalogue).mutate(precedence=0))
+        parts.append(_with_time(ibis.memtable(catalogue), known, now).mutate(precedence=0))
     if snapshot.partitions("clean"):
-        parts.append(_stubs(snapshot.scan(engine, "clean")).mutate(precedence=2))
-    together = ibis.union(*(each.select(*ITEM_SCHEMA.names, "precedence") for each in parts))
+        parts.append(_stubs(snapshot.scan(engine, "clean")).mutate(precedence=0))
+    alike = (each.mutate(updated_at=each.updated_at.cast(UTC)).select(*ITEM_SCHEMA.names, "precedence") for each in parts)
+    together = ibis.union(*alike)
     best_first = ibis.window(
-        group_by="item_id", order_by=["precedence", ibis.desc("updated_at"), "category", "brand", "price"]
+        group_by="item_id",
+        order_by=["is_stub", ibis.desc("updated_at"), "precedence", "category", "brand", "price"],
     )
     ranked = together.mutate(place=ibis.row_number().over(best_first)).filter(ibis._.place == 0)
     return engine.to_pyarrow(ranked.select(*ITEM_SCHEMA.names).order_by("item_id")).cast(ITEM_SCHEMA)
+
+
+def _with_time(given: ir.Table, known: ir.Table, now: datetime) -> ir.Table:
+    before = known.rename(lambda name: f"known_{name}")
+    joined = given.left_join(before, given.item_id == before.known_item_id)
+    said = [name for name in ITEM_SCHEMA.names if name != "updated_at"]
+    is_same = ibis.and_(*(joined[name].identical_to(joined[f"known_{name}"]) for name in said))
+    time_before = is_same.ifelse(joined.known_updated_at, ibis.null(joined.known_updated_at.type()))
+    return joined.mutate(updated_at=ibis.coalesce(joined.updated_at, time_before, ibis.literal(now)))
 
 
 def _stubs(events: ir.Table) -> ir.Table:
@@ -89,12 +101,12 @@ def _typed_batches(engine: Backend, file: ReceivedFile, mapping: Mapping) -> lis
     return tables
 
 
-def _newest(engine: Backend, rows: pa.Table, now: datetime) -> pa.Table:
+def _newest(engine: Backend, rows: pa.Table) -> pa.Table:
     items = ibis.memtable(rows)
     items = items.mutate(
         is_available=items.is_available.fill_null(True),
-        updated_at=ibis.coalesce(items.updated_at.cast("timestamp('UTC')"), ibis.literal(now)),
-        price=items.price.between(0, 10_000_000).ifelse(items.price, ibis.null("float64")),
+        updated_at=items.updated_at.cast(UTC),
+        price=items.price.between(PRICE.low, PRICE.high).ifelse(items.price, ibis.null("float64")),
         is_stub=False,
     )
     newest = ibis.window(group_by="item_id", order_by=[ibis.desc("updated_at"), ibis.desc("line")])

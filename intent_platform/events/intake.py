@@ -4,8 +4,9 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import ibis
@@ -48,6 +49,10 @@ class Door:
     settings: Settings
     lake: Lake
 
+    @cached_property
+    def pseudonymiser(self) -> Pseudonymiser:
+        return Pseudonymiser.of(self.settings)
+
     @property
     def partition(self) -> str:
         return f"received={self.received_on}"
@@ -67,17 +72,17 @@ def take_in(file: ReceivedFile, door: Door) -> FileIntake:
         open_engine(settings, door.lake, time_zone=door.mapping.time_zone) as engine,
         tempfile.TemporaryDirectory(prefix="intent-") as folder,
     ):
-        staged = Path(folder) / "accepted.parquet"
         by_rule, unknown_words, kept_contract = Counter[str](), Counter[str](), 0
         quarantined = _QuarantineWriter(door, Sealer(settings), Path(folder) / "quarantine.parquet")
-        with pq.ParquetWriter(staged, ACCEPTED_SCHEMA, compression="lz4") as writer:
+        with door.lake.writing("accepted", door.partition, ACCEPTED_SCHEMA) as (written, writer):
             for accepted, rejected, words in _judged_batches(file, door, engine):
                 writer.write_table(accepted)
                 kept_contract += accepted.num_rows
                 quarantined.add(rejected)
                 by_rule.update(each.broken_rule for each in rejected)
                 unknown_words.update(words)
-        accepted_file = _without_repeats(engine, staged, file, door)
+        accepted_file = DataFile(path=written, rows=kept_contract, tags=_tags(file, door))
+        accepted_file = _without_repeats(engine, accepted_file, door)
         quarantine_file = quarantined.finish(file)
     account = FileAccount(
         shop=settings.shop,
@@ -98,7 +103,7 @@ def take_in(file: ReceivedFile, door: Door) -> FileIntake:
 
 def judge(rows: RawRows, file_name: str, door: Door, engine: Backend, sql: str) -> tuple[pa.Table, list[Rejected]]:
     """Split a batch by the rules: rows of the accepted schema, and the rejected with their raw text."""
-    fields = Pseudonymiser.of(door.settings).replace_ids(rows.fields)
+    fields = door.pseudonymiser.replace_ids(rows.fields)
     batch = fields.append_column("line", pa.array(np.arange(len(rows.lines)))).append_column(
         "unreadable", rows.unreadable
     )
@@ -162,23 +167,33 @@ def _with_provenance(accepted: pa.Table, rows: RawRows, file_name: str, door: Do
     )
 
 
-def _without_repeats(engine: Backend, staged: Path, file: ReceivedFile, door: Door) -> DataFile:
-    """Keep the first row of each event_id, by line."""
-    rows = engine.read_parquet(staged, hive_partitioning=False)
-    relative = door.lake.new_path("accepted", door.partition)
-    engine.to_parquet(first_of_each_event(rows), door.lake.path(relative), compression="zstd", compression_level=1)
-    with door.lake.filesystem.open(door.lake.filesystem_path(door.lake.path(relative))) as stream:
+def _without_repeats(engine: Backend, written: DataFile, door: Door) -> DataFile:
+    """The file just written, or where an event_id repeats a new one with the first row of each, by line."""
+    lake = door.lake
+    rows = engine.read_parquet(lake.path(written.path), hive_partitioning=False)
+    first = first_of_each_event(engine, rows)
+    if first is rows:
+        return written
+    relative = lake.new_path("accepted", door.partition)
+    engine.to_parquet(first, lake.path(relative), compression="zstd", compression_level=1)
+    with lake.filesystem.open(lake.filesystem_path(lake.path(relative))) as stream:
         kept = pq.ParquetFile(stream).metadata.num_rows
-    return DataFile(path=relative, rows=kept, tags=_tags(file, door))
+    lake.filesystem.rm(lake.filesystem_path(lake.path(written.path)))
+    return replace(written, path=relative, rows=kept)
 
 
-def first_of_each_event(rows: ir.Table) -> ir.Table:
-    """The earliest row by (received_on, file, line) of each event_id.
+def first_of_each_event(engine: Backend, rows: ir.Table) -> ir.Table:
+    """The earliest row by (received_on, file, line) of each event_id; `rows` itself when no event_id repeats.
 
-    Only ids that occur twice are ranked: a window over all rows would hold the whole day.
+    Only ids that repeat are ranked, and they are found by a hash of 8 bytes: a window over all rows, or all ids as
+    text, would hold the whole day.
     """
-    repeated = rows.group_by("event_id").having(rows.count() > 1).agg()
-    ranked = rows.semi_join(repeated, "event_id").select("event_id", "received_on", "file", "line")
+    hashed = rows.select(key=rows.event_id.hash())
+    repeated = engine.to_pyarrow(hashed.group_by("key").having(hashed.count() > 1).agg())
+    if not repeated.num_rows:
+        return rows
+    keys = ibis.memtable(repeated)
+    ranked = rows.semi_join(keys, rows.event_id.hash() == keys.key).select("event_id", "received_on", "file", "line")
     by_arrival = ibis.window(group_by="event_id", order_by=["received_on", "file", "line"])
     later = ranked.mutate(place=ibis.row_number().over(by_arrival)).filter(lambda each: each.place > 0)
     return rows.anti_join(later, ["received_on", "file", "line"])

@@ -182,6 +182,8 @@ def _format_problems(mapping: Mapping) -> list[str]:
         )
     if len(mapping.delimiter) != 1 or len(mapping.quote) > 1:
         problems.append("file.delimiter must be one character, file.quote one or none")
+    if mapping.has_header and mapping.header:
+        problems.append("file.columns is for files without a header; with it set file.has_header to false")
     if mapping.file_format == "csv" and not mapping.has_header and not mapping.header:
         problems.append("file.has_header is false, so file.columns must list the columns in order")
     try:

@@ -26,6 +26,11 @@ def md5_number_lower(text):
     """DuckDB: the lower half of the MD5 sum as a number."""
 
 
+@ibis.udf.scalar.builtin(signature=((dt.Timestamp(timezone="UTC"),), dt.int64))
+def epoch_us(instant):
+    """DuckDB: microseconds since 1970."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MergedDay:
     """A clean day as written; `file` is None when no event is left in it."""
@@ -76,7 +81,7 @@ def merge_day(engine: Backend, day: date, accepted: AcceptedFiles, settings: Set
         accepted.around(day, timedelta(hours=settings.max_lateness_hours)), hive_partitioning=False
     )
     of_day = near.filter(near.day == ibis.literal(day))
-    winners = first_of_each_event(near.semi_join(of_day.select("event_id"), "event_id"))
+    winners = first_of_each_event(engine, near)
     relative = lake.new_path("clean", f"day={day}")
     engine.to_parquet(
         winners.filter(winners.day == ibis.literal(day)), lake.path(relative), compression="zstd", compression_level=1
@@ -99,7 +104,9 @@ def merge_day(engine: Backend, day: date, accepted: AcceptedFiles, settings: Set
 
 def _content_sum(events: ir.Table) -> ir.Value:
     """Sum of row digests over the contract's fields: the same for any order of rows."""
-    parts = [ibis.coalesce(events[each.name].cast("string"), "") for each in EVENT_FIELDS]
+    texts = {each.name: events[each.name].cast("string") for each in EVENT_FIELDS}
+    texts["occurred_at"] = epoch_us(events.occurred_at).cast("string")  # a time as text is slow, and of a time zone
+    parts = [ibis.coalesce(text, "") for text in texts.values()]
     return md5_number_lower(ibis.literal("\x1f").join(parts)).cast("decimal(38, 0)").sum()
 
 

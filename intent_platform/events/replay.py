@@ -170,8 +170,10 @@ def _write_quarantine(still: pa.Table, file: DataFile, door: Door) -> DataFile |
 def _accounts(door: Door) -> dict[str, FileAccount]:
     found: dict[str, FileAccount] = {}
     with db.connect(door.settings) as connection:
-        rows = db.query(connection, "file_accounts_of_day", shop=door.settings.shop, received_on=door.received_on)
+        rows = db.query(connection, "file_accounts", shop=door.settings.shop, received_on=door.received_on, file=None)
     for row in rows:
+        if row["status"] != "published":
+            continue
         facts = {name: value for name, value in row.items() if name != "status"}
         found[row["file"]] = FileAccount(**facts)
     return found

@@ -123,13 +123,19 @@ def _changes(
     with open_engine(door.settings, door.lake) as engine:
         days = touched_days(engine, [*new, *replaced], accepted, door.received_on, lateness)
         merged = [merge_day(engine, day, accepted, door.settings) for day in days]
-    changes = _quarantine_changes(door, intakes, snapshot, "published")
+    changes = _expired_quarantine(door, snapshot) | _quarantine_changes(door, intakes, snapshot, "published")
     changes["accepted", door.partition] = accepted.by_received_day[door.received_on]
     for each in merged:
         partition = f"day={each.facts.day}"
         if not _is_published(each, snapshot):
             changes["clean", partition] = [each.file] if each.file else []
     return changes, merged
+
+
+def _expired_quarantine(door: Door, snapshot: Snapshot) -> dict[tuple[str, str], Sequence[DataFile]]:
+    """Days whose sealed rows were kept for quarantine_days: their raw ids go with them."""
+    last_kept = f"received={door.received_on - timedelta(days=door.settings.quarantine_days)}"
+    return {("quarantine", each): [] for each in snapshot.partitions("quarantine") if each < last_kept}
 
 
 def _is_published(merged: MergedDay, snapshot: Snapshot) -> bool:

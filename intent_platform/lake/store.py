@@ -13,7 +13,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -126,17 +126,29 @@ class Lake:
         self, table: str, partition: str, data: pa.Table | pa.RecordBatchReader, tags: Mapping[str, str] | None = None
     ) -> DataFile:
         """Write rows as one new file, flushed to disk; it is visible only once published."""
-        relative = self.new_path(table, partition)
         rows = 0
-        with self.filesystem.open(self.filesystem_path(self.path(relative)), "wb") as stream:
-            with pq.ParquetWriter(stream, data.schema, compression="zstd", compression_level=1) as writer:
-                for batch in data.to_batches() if isinstance(data, pa.Table) else data:
-                    writer.write_batch(batch)
-                    rows += batch.num_rows
-            if self.is_local:
-                stream.flush()
-                os.fsync(stream.fileno())
+        with self.writing(table, partition, data.schema) as (relative, writer):
+            for batch in data.to_batches() if isinstance(data, pa.Table) else data:
+                writer.write_batch(batch)
+                rows += batch.num_rows
         return DataFile(path=relative, rows=rows, tags=dict(tags or {}))
+
+    @contextmanager
+    def writing(self, table: str, partition: str, schema: pa.Schema) -> Iterator[tuple[str, pq.ParquetWriter]]:
+        """The path of a new file and its writer; flushed to disk at the end, removed when something fails before."""
+        relative = self.new_path(table, partition)
+        path = self.filesystem_path(self.path(relative))
+        try:
+            with self.filesystem.open(path, "wb") as stream:
+                with pq.ParquetWriter(stream, schema, compression="zstd", compression_level=1) as writer:
+                    yield relative, writer
+                if self.is_local:
+                    stream.flush()
+                    os.fsync(stream.fileno())
+        except BaseException:
+            with suppress(OSError):
+                self.filesystem.rm(path)
+            raise
 
     def new_path(self, table: str, partition: str) -> str:
         """A path no file has yet, its folder made; for writers other than `write` (DuckDB's COPY)."""

@@ -22,7 +22,7 @@ CREATE TABLE quality.file_account (
 COMMENT ON TABLE quality.file_account IS 'One row per received file and outcome. A refused try stands beside the account that was published before it, until the file is published.';
 COMMENT ON COLUMN quality.file_account.shop IS 'Which shop the file belongs to.';
 COMMENT ON COLUMN quality.file_account.received_on IS 'Day, in the shop''s time zone, for which the file was received.';
-COMMENT ON COLUMN quality.file_account.file IS 'Name of the file, without folders.';
+COMMENT ON COLUMN quality.file_account.file IS 'Name of the file, or its path below the folder that was given.';
 COMMENT ON COLUMN quality.file_account.source IS 'Mapping (sources/<name>.toml) it was read with.';
 COMMENT ON COLUMN quality.file_account.file_digest IS 'SHA-256 of the bytes as received.';
 COMMENT ON COLUMN quality.file_account.status IS 'published: its accepted rows are in the clean days; refused: nothing of this try was published.';
@@ -45,7 +45,7 @@ CREATE TABLE quality.rule_account (
 COMMENT ON TABLE quality.rule_account IS 'Quarantined rows by the first rule that each broke; sums to file_account.quarantined.';
 COMMENT ON COLUMN quality.rule_account.shop IS 'Which shop the file belongs to.';
 COMMENT ON COLUMN quality.rule_account.received_on IS 'Day for which the file was received.';
-COMMENT ON COLUMN quality.rule_account.file IS 'Name of the file, without folders.';
+COMMENT ON COLUMN quality.rule_account.file IS 'As in file_account.';
 COMMENT ON COLUMN quality.rule_account.status IS 'As in file_account.';
 COMMENT ON COLUMN quality.rule_account.broken_rule IS 'Name of the rule, as in docs/contract.md.';
 COMMENT ON COLUMN quality.rule_account.rows IS 'How many rows broke it first.';

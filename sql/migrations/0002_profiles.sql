@@ -89,7 +89,7 @@ COMMENT ON COLUMN profiles.user_profile.price_high IS 'Upper quartile of prices 
 COMMENT ON COLUMN profiles.user_profile.price_currency IS 'Currency of the price range.';
 COMMENT ON COLUMN profiles.user_profile.recommended_items IS '[{"item_id", "score"}], best first; the same as user_recommendation.';
 COMMENT ON COLUMN profiles.user_profile.valid_at IS 'The moment the row speaks of: all windows end here.';
-COMMENT ON COLUMN profiles.user_profile.expires_at IS 'From here on purchase_intent says nothing any more; views leave such rows out.';
+COMMENT ON COLUMN profiles.user_profile.expires_at IS 'From here on purchase_intent says nothing any more: in a live shop ask for expires_at > now().';
 COMMENT ON COLUMN profiles.user_profile.scored_at IS 'Logical time of the run that wrote the row.';
 COMMENT ON COLUMN profiles.user_profile.source IS 'batch (daily refresh) or nearline (scorer).';
 COMMENT ON COLUMN profiles.user_profile.release_id IS 'Release that scored it; registry.release tells what it is made of.';

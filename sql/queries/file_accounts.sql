@@ -1,4 +1,4 @@
--- The accounts of one received file, with the rows of each broken rule as one object.
+-- The accounts of a received day's files (of one file when :file is not NULL), with the rows of each broken rule as one object.
 SELECT
     account.shop,
     account.received_on,
@@ -18,4 +18,6 @@ SELECT
             AND rule.file = account.file AND rule.status = account.status
     ), '{}') AS by_rule
 FROM quality.file_account AS account
-WHERE account.shop = :shop AND account.received_on = :received_on AND account.file = :file;
+WHERE
+    account.shop = :shop AND account.received_on = :received_on
+    AND account.file = coalesce(:file, account.file);
