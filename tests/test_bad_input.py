@@ -1,4 +1,4 @@
-"""Whatever goes wrong: a message that says what, how many, where and what next; nothing half-published; a rerun succeeds."""
+"""Whatever goes wrong: a message with what, how many, where and what next; nothing half-published; reruns succeed."""
 
 import os
 import shutil

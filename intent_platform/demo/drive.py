@@ -124,8 +124,9 @@ class _Loop:
 
     def _set_up(self) -> None:
         """Nothing of an interrupted run goes on; the pool is there; what follows assets is on."""
-        for each in self._get("backfills?dag_id=validate_events&active=true")["backfills"]:
-            self._call("PUT", f"backfills/{each['id']}/cancel")
+        for each in self._get("backfills?dag_id=validate_events&limit=1000")["backfills"]:
+            if each["completed_at"] is None:
+                self._call("PUT", f"backfills/{each['id']}/cancel")
         for dag_id in DAGS:
             self._end_unfinished(dag_id)
         if "gpu" not in {pool["name"] for pool in self._get("pools")["pools"]}:

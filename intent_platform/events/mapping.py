@@ -61,15 +61,16 @@ class Mapping:
         if missing:
             raise MappingDoesNotFit(
                 f"{where}: mapping {self.name!r} needs column{'s' if len(missing) > 1 else ''} "
-                f"{', '.join(map(repr, missing))}; the file has {_shown_names(present)}. Mend sources/{self.name}.toml, "
-                "or name the right mapping with --source."
+                f"{', '.join(map(repr, missing))}; the file has {_shown_names(present)}. "
+                f"Mend sources/{self.name}.toml, or name the right mapping with --source."
             )
 
 
 def _shown_names(names: Sequence[str]) -> str:
     """What a file has instead. One name that is none betrays a log without header, whose row stays unseen."""
     if not all(map(_looks_like_name, names)):
-        return f"{len(names)} columns whose names look like values (withheld; a log without header needs file.has_header = false)"
+        hint = "withheld; a log without header needs file.has_header = false"
+        return f"{len(names)} columns whose names look like values ({hint})"
     return ", ".join(map(repr, names[:SHOWN_NAMES])) or "no columns at all"
 
 

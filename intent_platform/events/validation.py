@@ -97,8 +97,8 @@ def _refusal(
         by_rule=dict(by_rule),
         failed_expectations=failed,
         where=f"quarantine/{door.partition}/",
-        hint=f"{_unknown_words(door, intakes)}What was published before for {door.received_on} stays. Mend the files or "
-        f"sources/{door.mapping.name}.toml and run the day again, or allow more with --max-rejected-ratio.",
+        hint=f"{_unknown_words(door, intakes)}What was published before for {door.received_on} stays. Mend the files "
+        f"or sources/{door.mapping.name}.toml and run the day again, or allow more with --max-rejected-ratio.",
     )
 
 
