@@ -179,7 +179,12 @@ def _run_child(day: date, folder: Path, settings: Settings) -> None:
     if (folder / "outcome.json").exists():  # a run before this one trained, and stopped before it had settled
         return
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, **_as_environment(settings), "OMP_NUM_THREADS": str(settings.threads)}
+    environment = {
+        **os.environ,
+        **_as_environment(settings),
+        "OMP_NUM_THREADS": str(settings.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
     command = [sys.executable, "-m", "intent_platform.training", "--day", day.isoformat(), "--folder", str(folder)]
     ended = subprocess.run(command, env=environment, check=False)
     if ended.returncode != 0 or not (folder / "outcome.json").exists():

@@ -69,5 +69,9 @@ def test_lexical_vectors_survive_the_file_and_know_chinese(tmp_path):
     assert not loaded.dense([""]).any()
 
 
+def test_a_log_without_searches_has_no_query_vectors():
+    assert fit_lexical(["a", "b", "c"]).dense([]).shape[0] == 0
+
+
 def test_a_single_text_can_be_fitted():
     assert fit_lexical(["only one"]).dense(["only one"]).shape[1] >= 1

@@ -26,6 +26,7 @@ from intent_platform.synthetic import write_shop
 
 FIRST_DAY = date(2026, 8, 1)
 DAYS, USERS, SEED = 14, 2000, 7
+MAX_EPOCHS = 4  # what a laptop has patience for; validation gains little after it on this shop
 SECONDS_A_DAY = 120  # for validate and refresh of one day on a busy laptop
 SECONDS_TO_TRAIN = 1200
 DAGS = ("validate_events", "refresh_profiles", "retrain_classifier", "rebuild_item_index", "promote_release")
@@ -60,6 +61,7 @@ def run_demo(
     began = time.monotonic()
     tell_time = lambda text: say(f"[{time.monotonic() - began:4.0f} s] {text}")  # noqa: E731
     settings.home.mkdir(parents=True, exist_ok=True)
+    settings = replace(settings, max_epochs=min(settings.max_epochs, MAX_EPOCHS))
     with _only_one(settings.home), _ended_by_signals():
         create_missing_keys(settings)
         plan = _plan(settings, source, events, day, days, users)
@@ -83,7 +85,8 @@ def _plan(settings: Settings, source: str | None, events: Path | None, day: date
             raise SettingInvalid("A real file needs all three: --source NAME --events FILE --day YYYY-MM-DD.")
         if not events.exists():
             raise SettingInvalid(f"{events} is not there; give the file or folder of {day}'s events.")
-        own = replace(settings, shop=Path(source).stem, source=source, events_path="", catalogue_path="")
+        drop = settings.home.absolute() / "drop" / "{day}"  # where the schedule looks for the days that follow
+        own = replace(settings, shop=Path(source).stem, source=source, events_path=str(drop), catalogue_path="")
         return Plan(settings=own, days=(day,), form={"source": source, "path": str(events.absolute())})
     folder = settings.home.absolute() / "shop"
     wanted = tuple(FIRST_DAY + timedelta(days=each) for each in range(days))
@@ -102,7 +105,7 @@ def _airflow_for(plan: Plan) -> Iterator[tuple[Airflow, Settings]]:
     with db.serve(given) as served:
         db.migrate(served)
         metadata = url_of_database(given, "airflow")
-        told = ("shop", "source", "events_path", "catalogue_path", "lake", "database_url")
+        told = ("shop", "source", "events_path", "catalogue_path", "lake", "database_url", "max_epochs")
         environment = {f"INTENT_{name.upper()}": str(getattr(served, name)) for name in told}
         environment["INTENT_HOME"] = str(served.home.absolute())
         with airflow(served, metadata, environment) as server:

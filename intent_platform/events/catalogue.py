@@ -28,7 +28,8 @@ PRICE = next(each for each in ITEM_FIELDS if each.name == "price")
 def read_catalogue(path: str, source: str, *, settings: Settings, lake: Lake) -> pa.Table:
     """Items of a catalogue file in ITEM_SCHEMA, the newest row of each item_id; CatalogueInvalid when it has none.
 
-    updated_at is NULL where the file says nothing. A row without an id, or that cannot be read, is left out and counted in the log.
+    updated_at is NULL where the file says nothing. A row without an id, or that cannot be read, is left out and
+    counted in the log.
     """
     mapping = load_mapping(source, kind="catalogue")
     tables, read = [], 0
@@ -59,7 +60,9 @@ def merge_items(engine: Backend, snapshot: Snapshot, catalogue: pa.Table | None,
         parts.append(_with_time(ibis.memtable(catalogue), known, now).mutate(precedence=0))
     if snapshot.partitions("clean"):
         parts.append(_stubs(snapshot.scan(engine, "clean")).mutate(precedence=0))
-    alike = (each.mutate(updated_at=each.updated_at.cast(UTC)).select(*ITEM_SCHEMA.names, "precedence") for each in parts)
+    alike = (
+        each.mutate(updated_at=each.updated_at.cast(UTC)).select(*ITEM_SCHEMA.names, "precedence") for each in parts
+    )
     together = ibis.union(*alike)
     best_first = ibis.window(
         group_by="item_id",

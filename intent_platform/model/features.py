@@ -123,12 +123,13 @@ def _sessions(rows: Rows, users: np.ndarray, positions: np.ndarray, asked_at: np
 
 def _price_columns(rows: Rows, positions: np.ndarray, session_start: np.ndarray) -> list[np.ndarray]:
     known = np.isfinite(rows.price)
-    log_price = np.where(known, np.log1p(np.maximum(np.nan_to_num(rows.price), 0)), 0.0)
-    sums, counts = np.concatenate([[0.0], log_price.cumsum()]), np.concatenate([[0], known.cumsum()])
+    # Whole millionths: sums of floats would depend on which other users are in the table.
+    log_price = np.round(1e6 * np.log1p(np.maximum(np.nan_to_num(rows.price), 0))).astype(np.int64) * known
+    sums, counts = np.concatenate([[0], log_price.cumsum()]), np.concatenate([[0], known.cumsum()])
     count = counts[positions + 1] - counts[session_start]
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(count > 0, (sums[positions + 1] - sums[session_start]) / count, np.nan)
-    last = np.where(known[positions], log_price[positions], np.nan)
+        mean = np.where(count > 0, (sums[positions + 1] - sums[session_start]) / (1e6 * count), np.nan)
+    last = np.where(known[positions], log_price[positions] / 1e6, np.nan)
     return [last, mean, last - mean]
 
 

@@ -27,6 +27,8 @@ class Lexical:
 
     def sparse(self, texts: list[str]) -> sp.csr_matrix:
         """Unit-length TF-IDF rows; an empty text is a row of zeros."""
+        if not texts:  # a log without searches
+            return sp.csr_matrix((0, BUCKETS), dtype=np.float32)
         counts = _hashing().transform([text.lower() for text in texts]).astype(np.float32)
         counts.data = np.log1p(counts.data)
         weighted = counts.multiply(self.idf).tocsr()

@@ -127,6 +127,7 @@ def _publish_locally(folder: Path, target: Path) -> None:
     beside = target.parent / f".{uuid.uuid4().hex}"
     shutil.copytree(folder, beside)
     for each in beside.iterdir():
+        each.chmod(0o644)  # safetensors writes 0600: another account may serve what this one trained
         flush_file(each)
     flush_file(beside)
     try:

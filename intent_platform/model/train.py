@@ -21,10 +21,16 @@ from intent_platform.model.rows import Rows
 from intent_platform.settings import Settings
 
 ROWS_PER_BATCH = 2_048
+STEPS_PER_EPOCH = 100  # at least, in smaller batches down to SMALLEST_BATCH: a small shop must not learn in five steps
+SMALLEST_BATCH = 256
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-2
 ID_DROPOUT = 0.15  # share of items that must do without their id in a step
 PATIENCE_EPOCHS = 2
+
+STOPPING_WEIGHTS = {"buys": 1.0, "next_item": 0.02}
+"""What the best epoch is chosen by. Purchases are few and are over-learned first: on the 14-day shop of 2,000 users
+the purchase loss was least at epoch 3 while the next-item loss still fell at epoch 8."""
 
 log = get_logger(__name__)
 
@@ -75,7 +81,7 @@ def train_network(material: Material, folder: Path, settings: Settings) -> Behav
     progress = _resume(network, optimizer, folder)
     windows = _windows(material.rows, material.train, settings)
     writer = _tensorboard(settings, folder)
-    while progress.epoch < settings.max_epochs and progress.epoch - progress.best_epoch <= PATIENCE_EPOCHS:
+    while progress.epoch < settings.max_epochs and progress.epoch - progress.best_epoch < PATIENCE_EPOCHS:
         chance = np.random.default_rng((settings.seed, progress.epoch))
         train_losses = _one_epoch(network, optimizer, material, windows, chance, settings, progress.epoch)
         losses = validation_losses(network, material, settings)
@@ -85,8 +91,9 @@ def train_network(material: Material, folder: Path, settings: Settings) -> Behav
             writer.add_scalar(f"train/{name}", train_losses[name], progress.epoch)
         facts: dict[str, Any] = {name: round(value, 4) for name, value in losses.items()}
         log.info("epoch_trained", epoch=progress.epoch, **facts)
-        if losses["total"] < progress.best_loss:
-            progress.best_loss, progress.best_epoch = losses["total"], progress.epoch
+        judged = sum(weight * losses[name] for name, weight in STOPPING_WEIGHTS.items())
+        if judged < progress.best_loss:
+            progress.best_loss, progress.best_epoch = judged, progress.epoch
             _save_tensors(network.state_dict(), folder / "best.safetensors")
         _save_checkpoint(network, optimizer, progress, folder)
     writer.close()
@@ -156,7 +163,8 @@ def _one_epoch(
     epoch: int,
 ) -> dict[str, float]:
     network.train()
-    steps = list(batches(windows, ROWS_PER_BATCH, chance))
+    rows = int((windows.stop - windows.start).sum())
+    steps = list(batches(windows, int(np.clip(rows // STEPS_PER_EPOCH, SMALLEST_BATCH, ROWS_PER_BATCH)), chance))
     total_steps = settings.max_epochs * len(steps)
     generator = torch.Generator().manual_seed(int(chance.integers(2**31)))
     torch.manual_seed(int(chance.integers(2**31)))
@@ -239,9 +247,11 @@ def _resume(network: BehaviourNetwork, optimizer: torch.optim.Optimizer, folder:
     stored = load_file(folder / f"last-{progress.epoch}.safetensors")
     network.load_state_dict({name[2:]: value for name, value in stored.items() if name.startswith("w.")})
     state = optimizer.state_dict()
-    numbers = range(len(list(network.parameters())))
-    names = ("step", "exp_avg", "exp_avg_sq")
-    state["state"] = {number: {name: stored[f"o.{number}.{name}"] for name in names} for number in numbers}
+    state["state"] = {}
+    for name, value in stored.items():  # o.<number>.<what>; a part that had no input yet has none
+        if name.startswith("o."):
+            _, number, what = name.split(".")
+            state["state"].setdefault(int(number), {})[what] = value
     optimizer.load_state_dict(state)
     log.info("training_resumed", epoch=progress.epoch, folder=folder)
     return progress

@@ -2,7 +2,7 @@
 -- Reads:  quality.rule_account, quality.expectation_result.
 SELECT
     (
-        SELECT string_agg(by_rule.broken_rule || ' ' || by_rule.rows, ', ' ORDER BY by_rule.rows DESC, by_rule.broken_rule)
+        SELECT string_agg(by_rule.broken_rule || ' ' || by_rule.rows, ', ' ORDER BY by_rule.rows DESC, by_rule.broken_rule ASC)
         FROM (
             SELECT account.broken_rule, sum(account.rows) AS rows
             FROM quality.rule_account AS account

@@ -5,5 +5,5 @@ SELECT
     add_to_carts_7d, purchases_30d, top_categories
 FROM profiles.user_profile
 WHERE shop = :shop
-ORDER BY purchase_intent DESC NULLS LAST, add_to_carts_7d DESC, events_7d DESC, user_id
+ORDER BY purchase_intent DESC NULLS LAST, add_to_carts_7d DESC, events_7d DESC, user_id ASC
 LIMIT :shoppers;

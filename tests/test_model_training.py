@@ -1,0 +1,226 @@
+"""Examples, windows, network, opponents, calibration, metrics and gate: what must hold before anything is promoted."""
+
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from model_shop import NOON, SEQUENCE, catalogue, history, many_histories
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from intent_platform.model.behaviour import predict_trees
+from intent_platform.model.calibration import fit_calibration
+from intent_platform.model.examples import make_examples
+from intent_platform.model.features import FEATURES, RISING, features
+from intent_platform.model.gate import Contest, judge
+from intent_platform.model.inputs import catalogue_of, last_events, pack, positions_of, read_events, tile
+from intent_platform.model.metrics import difference, purchase_metrics, ranking_metrics
+from intent_platform.model.opponents import fit_trees
+from intent_platform.model.rows import Rows, micros
+from intent_platform.model.train import make_material, train_network
+from intent_platform.sequences import Split
+from intent_platform.settings import Settings
+
+DAY = NOON.date()
+SPLIT = Split(
+    train=tuple(DAY - timedelta(days=each) for each in range(14, 7, -1)),
+    validation=(DAY - timedelta(days=6), DAY - timedelta(days=5)),
+    test=(DAY - timedelta(days=3), DAY - timedelta(days=2)),
+)
+SETTINGS = Settings(threads=2, max_epochs=2, device="cpu")
+
+
+def prepared(rows: pa.Table, text, settings: Settings = SETTINGS):
+    items = catalogue()
+    listed = catalogue_of(items, text.vectors(items["title"].to_pylist()))
+    view = Rows.of(rows)
+    item = positions_of(listed.item_ids, view)
+    category = items["category"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    events = read_events(view, item, category, text)
+    examples = make_examples(view, item, SPLIT, settings)
+    return view, make_material(view, events, listed, examples["train"], examples["validation"]), examples
+
+
+def test_windows_count_every_row_once_with_its_past():
+    starts, stops = np.array([0, 7, 7]), np.array([7, 7, 130])
+    windows = tile(starts, stops, 20)
+    counted = np.concatenate([np.arange(a, b) for a, b in zip(windows.counts_from, windows.stop, strict=True)])
+    assert sorted(counted.tolist()) == list(range(130))
+    assert ((windows.stop - windows.start) <= 20).all()
+    own_start = np.where(windows.start < 7, 0, 7)
+    assert (windows.counts_from - windows.start >= np.minimum(windows.counts_from - own_start, 10)).all()
+
+
+def test_packed_rows_hold_no_padding():
+    windows = tile(np.array([0, 3]), np.array([3, 10]), 50)
+    packed = pack(windows)
+    assert packed.row.tolist() == [3, 0, 4, 1, 5, 2, 6, 7, 8, 9]
+    assert packed.batch_sizes.tolist() == [2, 2, 2, 1, 1, 1, 1]
+
+
+def test_labels_look_forward_only_and_at_most_one_horizon():
+    rows = history((50, "view", 0), (30, "view", 1), (27, "purchase", 1), (1, "view", 2))
+    split = Split(train=(DAY - timedelta(days=2), DAY - timedelta(days=1)), validation=(), test=())
+    view = Rows.of(rows)
+    found = make_examples(view, positions_of(catalogue()["item_id"].combine_chunks(), view), split, Settings())["train"]
+    at_rows = ~found.is_day_end
+    assert found.will_buy[at_rows].tolist() == [True, True, False]
+    assert found.next_item[at_rows].tolist() == [
+        1,
+        -1,
+        -1,
+    ]  # the purchase is of the same item; the next view is 26 h off
+    midnight = found.take(found.is_day_end)
+    assert midnight.asked_at.tolist() == [micros(NOON.replace(hour=0) - timedelta(days=each)) for each in (1, 0)]
+    assert midnight.will_buy.tolist() == [True, False]
+
+
+def test_features_and_states_do_not_change_when_the_future_does(release):
+    rows = many_histories(30, seed=5)
+    view, material, _ = prepared(rows, release.model.text)
+    cut = view.starts[:-1] + 12
+    keep = np.concatenate([np.arange(a, b) for a, b in zip(view.starts[:-1], cut, strict=True)])
+    early, early_material, _ = prepared(rows.take(pa.array(keep)), release.model.text)
+    asked = view.at[cut - 1] + 1_000_000
+    np.testing.assert_array_equal(features(view, cut - 1, asked), features(early, early.starts[1:] - 1, asked))
+    torch.manual_seed(1)
+    network = train_network_of(material)
+    vectors = np.eye(13, network.shape.width, dtype=np.float32)
+    late = network.read_out(material.events, last_events(view, cut - 1, 50), vectors)
+    before = network.read_out(early_material.events, last_events(early, early.starts[1:] - 1, 50), vectors)
+    np.testing.assert_allclose(late, before, atol=1e-5)
+
+
+def train_network_of(material):
+    from intent_platform.model.train import _new_network
+
+    return _new_network(material, SETTINGS)
+
+
+def test_a_stopped_training_goes_on_and_ends_the_same(release, tmp_path):
+    from dataclasses import replace
+
+    settings = replace(SETTINGS, home=tmp_path, threads=1)
+    _, material, _ = prepared(many_histories(120), release.model.text)
+    whole = train_network(material, tmp_path / "whole", settings)
+    schedule = replace(settings, max_epochs=2)
+    import intent_platform.model.train as train
+
+    stop = pytest.MonkeyPatch()
+    with stop.context() as patch:
+        calls = []
+        original = train._one_epoch
+
+        def once(*arguments):
+            if calls:
+                raise KeyboardInterrupt
+            calls.append(1)
+            return original(*arguments)
+
+        patch.setattr(train, "_one_epoch", once)
+        with pytest.raises(KeyboardInterrupt):
+            train_network(material, tmp_path / "stopped", schedule)
+    resumed = train_network(material, tmp_path / "stopped", schedule)
+    for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
+
+
+def test_trees_never_fall_when_a_cart_is_added(release):
+    _, material, _ = prepared(many_histories(400), release.model.text)
+    trees = fit_trees(
+        material.train_features, material.train, material.validation_features, material.validation, SETTINGS
+    )
+    table = material.validation_features
+    more = table.copy()
+    more[:, [FEATURES.index(name) for name in RISING]] += 1
+    assert (predict_trees(trees, more) >= predict_trees(trees, table) - 1e-12).all()
+
+
+def test_metrics_agree_with_their_definitions():
+    chance = np.random.default_rng(1)
+    probability = np.round(chance.random(500), 2)  # ties on purpose
+    label = chance.random(500) < probability
+    metrics = purchase_metrics(probability, label)
+    ones = np.ones(500)
+    assert metrics["roc_auc"](ones) == pytest.approx(roc_auc_score(label, probability))
+    assert metrics["pr_auc"](ones) == pytest.approx(average_precision_score(label, probability))
+    doubled = np.where(np.arange(500) < 100, 2.0, 1.0)
+    assert metrics["roc_auc"](doubled) == pytest.approx(roc_auc_score(label, probability, sample_weight=doubled))
+    assert ranking_metrics(np.array([1, 20, 21]))["recall_at_20"](np.ones(3)) == pytest.approx(2 / 3)
+    assert ranking_metrics(np.array([1, 20, 21]))["mrr_at_20"](np.ones(3)) == pytest.approx(1.05 / 3)
+
+
+def test_calibration_rises_and_repairs_overconfidence():
+    chance = np.random.default_rng(2)
+    truth = chance.beta(1, 5, 4_000)
+    label = chance.random(4_000) < truth
+    raw = 1 / (1 + np.exp(-3 * np.log(truth / (1 - truth))))
+    fitted = fit_calibration(raw, label, np.arange(4_000) // 4)
+    assert fitted.method in ("platt", "isotonic")
+    error = purchase_metrics(fitted.apply(raw), label)["calibration_error"](np.ones(4_000))
+    assert error < 0.02 < purchase_metrics(raw, label)["calibration_error"](np.ones(4_000))
+    line = fitted.apply(np.linspace(0.001, 0.999, 200))
+    assert (np.diff(line) >= 0).all()
+    assert line.min() > 0
+    assert line.max() < 1
+
+
+def contest(network_noise: float, trees_noise: float, network_rank: int) -> Contest:
+    chance = np.random.default_rng(3)
+    truth = chance.beta(1, 4, 3_000)
+    label = chance.random(3_000) < truth
+
+    def noisy(amount: float) -> np.ndarray:
+        logit = np.log(truth / (1 - truth)) + amount * chance.normal(size=3_000)
+        return 1 / (1 + np.exp(-logit))
+
+    contenders = {"network": noisy(network_noise), "boosted_trees": noisy(trees_noise)}
+    contenders["constant"] = np.full(3_000, label.mean())
+    users = np.arange(3_000) // 6
+    return Contest(
+        purchase={name: purchase_metrics(each, label) for name, each in contenders.items()},
+        ranking={
+            "network": ranking_metrics(np.full(300, network_rank)),
+            "popularity": ranking_metrics(chance.integers(1, 60, 300)),
+        },
+        purchase_users=users,
+        ranking_users=np.arange(300) // 3,
+        seed=7,
+    )
+
+
+@pytest.mark.parametrize(
+    ("network_noise", "trees_noise", "network_rank", "wanted"),
+    [
+        (0.1, 1.5, 5, (True, "network", "network")),
+        (2.0, 0.1, 5, (True, "boosted_trees", "network")),
+        (0.1, 0.1, 50, (True, "network", "popularity")),
+        (5.0, 5.0, 5, (False, None, "network")),
+    ],
+)
+def test_the_gate_ships_the_winner_and_nothing_worse_than_a_constant(network_noise, trees_noise, network_rank, wanted):
+    verdict = judge(contest(network_noise, trees_noise, network_rank))
+    is_approved, purchase, items = wanted
+    assert verdict.is_approved is is_approved
+    assert purchase is None or verdict.purchase_scorer == purchase
+    assert verdict.item_scorer == items
+    assert any("recall_at_20" in each for each in verdict.reasons)
+
+
+def test_a_contender_against_itself_differs_by_nothing():
+    same = contest(0.1, 0.1, 5).purchase["network"]["log_loss"]
+    assert difference(same, same, np.arange(3_000) // 6, 7) == (0.0, 0.0, 0.0)
+
+
+def test_the_small_shop_is_in_the_sequence_schema():
+    from intent_platform.sequences import SEQUENCE_SCHEMA
+
+    assert SEQUENCE.equals(SEQUENCE_SCHEMA)
+
+
+def test_days_without_a_buyer_make_no_labels():
+    rows = history((100, "view", 0), (50, "view", 1))
+    view = Rows.of(rows)
+    found = make_examples(view, np.full(len(view), -1), SPLIT, Settings())
+    assert not any(each.will_buy.any() for each in found.values())

@@ -1,0 +1,120 @@
+"""retrain from a shop's files to a promoted release, in its child process, against the synthetic shop's own truth."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+from model_shop import NOON, history, publish
+from sklearn.metrics import roc_auc_score
+
+from intent_platform import daily, db, keys, sequences, training
+from intent_platform.lake import Lake
+from intent_platform.model.rows import Rows
+from intent_platform.scoring import score
+from intent_platform.synthetic.shop import write_shop
+
+FIRST = date(2026, 8, 1)
+DAYS = 11
+LAST = FIRST + timedelta(days=DAYS - 1)
+
+
+def metric(settings, contender: str, name: str) -> float:
+    with db.connect(settings) as connection:
+        statement = sa.text(
+            "SELECT value FROM registry.evaluation WHERE contender = :contender AND metric = :name AND slice = 'all'"
+        )
+        return connection.execute(statement, {"contender": contender, "name": name}).scalar_one()
+
+
+@pytest.mark.timeout(300)
+def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(settings, tmp_path):
+    out = tmp_path / "shop"
+    write_shop(out, first_day=FIRST, days=DAYS, users=300, seed=7)
+    settings = replace(settings, events_path=str(out / "events" / "{day}.csv"), max_epochs=4, min_labels=30, threads=2)
+    keys.create_missing_keys(settings)
+    daily.load_catalogue(settings, source="native_catalogue", path=str(out / "catalogue.csv"))
+    for number in range(DAYS):
+        daily.validate_events(FIRST + timedelta(days=number), settings, max_rejected_ratio=0.2)
+    daily.build_sequences(LAST, settings)
+
+    report = training.retrain(LAST, settings)
+
+    assert report.model_digest is not None, report.reason
+    assert len(list((settings.home / "reports").glob("evaluation-*.html"))) == 1
+    days = [FIRST + timedelta(days=number) for number in range(DAYS)]
+    truth = [
+        pq.read_table(out / "truth" / f"{each}.parquet")
+        for each in sequences.split_by_time(days, settings.horizon_hours).test
+    ]
+    ceiling = roc_auc_score(
+        [bought for each in truth for bought in each["will_buy"].to_pylist()],
+        [value for each in truth for value in each["posterior"].to_pylist()],
+    )
+    best = max(metric(settings, name, "roc_auc") for name in ("network", "boosted_trees"))
+    assert 0.6 < best < ceiling + 0.04  # above: it has seen the label
+    assert metric(settings, "network", "recall_at_20") > metric(settings, "popularity", "recall_at_20")
+    release, promotion = training.current_release(settings)
+    assert promotion.release_id == report.release_id
+    rows = sequences.read_history(Lake(settings.lake_root, settings.shop).snapshot(), LAST, settings)
+    assert_scores_are_sane(release, rows, settings)
+
+    again = training.retrain(LAST, settings)
+    assert (again.is_promoted, "training is due every" in again.reason) == (False, True)
+    assert training.rebuild_index(settings).is_new is False
+
+
+def assert_scores_are_sane(release, rows, settings):
+    """Probabilities with bands; alone and together alike; one more cart does not lower intent on average."""
+    moment = daily.end_of_day(LAST, settings)
+    together = score(release, rows, valid_at=moment, settings=settings)
+    intent = together.profiles["purchase_intent"].to_numpy()
+    assert ((intent > 0) & (intent < 1)).all()
+    assert "next_item" in set(together.recommendations["origin"].to_pylist())
+    starts = Rows.of(rows).starts
+    alone = score(release, rows.slice(starts[3], starts[4] - starts[3]), valid_at=moment, settings=settings)
+    assert alone.profiles["purchase_intent"][0].as_py() == pytest.approx(intent[3], abs=1e-6)
+    more = score(release, with_one_more_cart(rows, moment), valid_at=moment, settings=settings)
+    assert more.profiles["purchase_intent"].to_numpy().mean() > intent.mean()
+
+
+def with_one_more_cart(rows, moment):
+    """Every user puts the item last touched into the cart, one minute before `moment`."""
+    added = rows.take(pa.array(Rows.of(rows).starts[1:] - 1))
+    when = pa.array([moment - timedelta(minutes=1)] * added.num_rows, rows.schema.field("occurred_at").type)
+    replaced = {
+        "event_type": pa.array(["add_to_cart"] * added.num_rows),
+        "event_id": pa.array([f"more-{number}" for number in range(added.num_rows)]),
+        "occurred_at": when,
+        "session_started_at": when,
+        "query_text": pa.nulls(added.num_rows, pa.string()),
+        "order_id": pa.nulls(added.num_rows, pa.string()),
+    }
+    for name, values in replaced.items():
+        added = added.set_column(added.schema.get_field_index(name), rows.schema.field(name), values)
+    order = [(name, "ascending") for name in ("user_id", "occurred_at", "event_id")]
+    return pa.concat_tables([rows, added]).sort_by(order)
+
+
+def test_too_few_labels_leave_the_bootstrap_release_with_its_reason(settings):
+    days = {
+        (NOON - timedelta(days=each)).date(): history((1, "view", each), at=NOON - timedelta(days=each))
+        for each in range(9)
+    }
+    publish(settings, days=days)
+    lake = Lake(settings.lake_root, settings.shop)
+    snapshot = lake.snapshot()
+    moved = {
+        ("sequences", f"day={day}"): [lake.write("sequences", f"day={day}", rows, {"inputs": "x"})]
+        for day, rows in days.items()
+    }
+    lake.publish(moved, based_on=snapshot)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequences, "build_days", lambda *_: {})
+        report = training.retrain(NOON.date(), settings)
+    assert report.is_promoted
+    assert "too_few_mature_labels: 0 of 200" in report.reason
+    release, _ = training.current_release(settings)
+    assert release.model.card.intent_missing_reason == "too_few_mature_labels: 0 of 200"
