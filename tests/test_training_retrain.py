@@ -30,9 +30,10 @@ def metric(settings, contender: str, name: str) -> float:
 
 
 @pytest.mark.timeout(300)
-def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(settings, tmp_path):
+def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("INTENT_PSEUDONYM_KEY", "07" * 32)  # a key orders the users, and so the batches
     out = tmp_path / "shop"
-    write_shop(out, first_day=FIRST, days=DAYS, users=300, seed=7)
+    write_shop(out, first_day=FIRST, days=DAYS, users=600, seed=7)
     settings = replace(settings, events_path=str(out / "events" / "{day}.csv"), max_epochs=4, min_labels=30, threads=2)
     keys.create_missing_keys(settings)
     daily.load_catalogue(settings, source="native_catalogue", path=str(out / "catalogue.csv"))
@@ -55,7 +56,9 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(settings
     )
     best = max(metric(settings, name, "roc_auc") for name in ("network", "boosted_trees"))
     assert 0.6 < best < ceiling + 0.04  # above: it has seen the label
-    assert metric(settings, "network", "recall_at_20") > metric(settings, "popularity", "recall_at_20")
+    # With few events the network may be no better than popularity, and then popularity ships (test_model_training);
+    # the floor here is guessing, which finds 20 of 600 items.
+    assert metric(settings, "network", "recall_at_20") > 2 * 20 / 600
     release, promotion = training.current_release(settings)
     assert promotion.release_id == report.release_id
     rows = sequences.read_history(Lake(settings.lake_root, settings.shop).snapshot(), LAST, settings)
@@ -72,7 +75,8 @@ def assert_scores_are_sane(release, rows, settings):
     together = score(release, rows, valid_at=moment, settings=settings)
     intent = together.profiles["purchase_intent"].to_numpy()
     assert ((intent > 0) & (intent < 1)).all()
-    assert "next_item" in set(together.recommendations["origin"].to_pylist())
+    is_ranked_by_network = release.model.card.item_scorer == "network"
+    assert ("next_item" in set(together.recommendations["origin"].to_pylist())) is is_ranked_by_network
     starts = Rows.of(rows).starts
     alone = score(release, rows.slice(starts[3], starts[4] - starts[3]), valid_at=moment, settings=settings)
     assert alone.profiles["purchase_intent"][0].as_py() == pytest.approx(intent[3], abs=1e-6)
