@@ -12,7 +12,6 @@ from intent_platform import db, sequences
 from intent_platform.domain import Promotion
 from intent_platform.errors import SettingInvalid
 from intent_platform.events import catalogue
-from intent_platform.events.engine import open_engine
 from intent_platform.events.intake import Door, take_in
 from intent_platform.events.mapping import load_mapping
 from intent_platform.events.readers import list_files
@@ -55,11 +54,8 @@ def build_sequences(day: date, settings: Settings) -> tuple[str, ...]:
     with lake.guarded(), db.connect(settings) as connection:
         db.exclusive(connection, "lake", settings.shop)
         snapshot = lake.snapshot()
-        changes = sequences.build_days(snapshot, settings)
-        with open_engine(settings, lake) as engine:
-            items = catalogue.merge_items(engine, snapshot, None, end_of_day(day, settings))
-        if not _is_published(items, lake):
-            changes["items", catalogue.ALL] = [lake.write("items", catalogue.ALL, items)]
+        items, changed = catalogue.changed_items(snapshot, settings, None, end_of_day(day, settings))
+        changes = sequences.build_days(snapshot, settings) | changed
         write_items(connection, items, settings.shop)
         if changes:
             lake.publish(changes, based_on=snapshot)
@@ -169,13 +165,11 @@ def load_catalogue(settings: Settings, *, source: str | None = None, path: str |
     with lake.guarded(), db.connect(settings) as connection:
         db.exclusive(connection, "lake", settings.shop)
         snapshot = lake.snapshot()
-        with open_engine(settings, lake) as engine:
-            items = catalogue.merge_items(engine, snapshot, read, datetime.now(UTC))
-        is_new = not _is_published(items, lake)
-        if is_new:
-            lake.publish({("items", catalogue.ALL): [lake.write("items", catalogue.ALL, items)]}, based_on=snapshot)
+        items, changed = catalogue.changed_items(snapshot, settings, read, datetime.now(UTC))
+        if changed:
+            lake.publish(changed, based_on=snapshot)
         write_items(connection, items, settings.shop)
-    return CatalogueReport(items=items.num_rows, is_new=is_new)
+    return CatalogueReport(items=items.num_rows, is_new=bool(changed))
 
 
 def events_path(day: date, settings: Settings) -> str:
@@ -203,11 +197,6 @@ def _stamp(promotion: Promotion, valid_at: datetime, settings: Settings) -> Stam
         input_watermark=valid_at,
         horizon_hours=settings.horizon_hours,
     )
-
-
-def _is_published(items: pa.Table, lake: Lake) -> bool:
-    snapshot = lake.snapshot()
-    return bool(snapshot.files("items", catalogue.ALL)) and snapshot.read("items").equals(items)
 
 
 def _chunks(profiles: pa.Table, *satellites: pa.Table) -> Iterator[tuple[pa.Table, ...]]:

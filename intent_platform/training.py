@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from intent_platform import db, sequences
 from intent_platform.errors import NotEnoughData, TrainingFailed
+from intent_platform.events.catalogue import changed_items
 from intent_platform.index.item_index import load_index
 from intent_platform.index.registry import (
     add_decision,
@@ -73,7 +74,7 @@ def retrain(day: date, settings: Settings, *, is_forced: bool = False, now: date
     if not is_forced and (reason := _not_due(day, settings)):
         return TrainingReport(day=day, is_promoted=False, reason=reason)
     lake = Lake(settings.lake_root, settings.shop)
-    snapshot = _with_sequences(lake, settings)
+    snapshot = _with_sequences(lake, settings, now)
     split = sequences.split_by_time(find_days(snapshot.partitions("sequences"), day, settings), settings.horizon_hours)
     if reason := _too_few_labels(snapshot, split, day, settings):
         return _bootstrap(day, reason, settings, now)
@@ -114,12 +115,13 @@ def _not_due(day: date, settings: Settings) -> str | None:
     )
 
 
-def _with_sequences(lake: Lake, settings: Settings) -> Snapshot:
-    """The lake with sequences for every clean day; a training may run before the day's refresh has made them."""
+def _with_sequences(lake: Lake, settings: Settings, now: datetime) -> Snapshot:
+    """The lake with sequences and items of every clean day; a training may run before the day's refresh made them."""
     with db.connect(settings) as connection:
         db.exclusive(connection, "lake", settings.shop)
         snapshot = lake.snapshot()
-        changes = sequences.build_days(snapshot, settings)
+        _, items = changed_items(snapshot, settings, None, now)
+        changes = sequences.build_days(snapshot, settings) | items
         return lake.publish(changes, based_on=snapshot) if changes else snapshot
 
 

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from intent_platform import daily
+from intent_platform import daily, training
 from intent_platform.errors import CatalogueInvalid
 from intent_platform.keys import create_missing_keys
 from intent_platform.lake import Lake
@@ -63,6 +63,18 @@ def test_an_item_seen_only_in_events_is_a_stub_until_the_catalogue_names_it(shop
     load("id,name,price\nunseen,Boot,9\n")
     daily.build_sequences(DAY, settings)
     assert (items(settings)["unseen"]["title"], items(settings)["unseen"]["is_stub"]) == ("Boot", False)
+
+
+def test_a_training_before_the_first_refresh_finds_the_items_of_the_day(settings, tmp_path):
+    """In Airflow both follow the published day at once, and either may come first."""
+    create_missing_keys(settings)
+    file = tmp_path / "events.csv"
+    header = "event_id,event_type,occurred_at,user_id,anonymous_id,session_id,item_id,query_text,category,brand,price"
+    header += ",currency,quantity,rating,order_id,device,market"
+    file.write_text(f"{header}\ne1,view,2026-08-21T10:00:00Z,ann,,,shoe,,shoes,,5,EUR,,,,,\n")
+    daily.validate_events(DAY, settings, path=str(file))
+    assert training.retrain(DAY, settings).release_id.startswith("bootstrap-")
+    assert list(items(settings)) == ["shoe"]
 
 
 def test_a_catalogue_without_titles_is_refused_and_the_one_before_stays(shop):

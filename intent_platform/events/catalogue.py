@@ -15,7 +15,7 @@ from intent_platform.events.engine import open_engine
 from intent_platform.events.mapping import Mapping, load_mapping
 from intent_platform.events.readers import ReceivedFile, list_files
 from intent_platform.events.typing import UTC, mapped_items
-from intent_platform.lake import Lake, Snapshot
+from intent_platform.lake import DataFile, Lake, Snapshot
 from intent_platform.log import get_logger
 from intent_platform.settings import Settings
 
@@ -46,6 +46,17 @@ def read_catalogue(path: str, source: str, *, settings: Settings, lake: Lake) ->
         )
     log.info("catalogue_read", rows=read, items=items.num_rows, titled=titled)
     return items
+
+
+def changed_items(
+    snapshot: Snapshot, settings: Settings, given: pa.Table | None, now: datetime
+) -> tuple[pa.Table, dict[tuple[str, str], list[DataFile]]]:
+    """All known items, and what is to be published of them: nothing when they are what is published."""
+    with open_engine(settings, snapshot.lake) as engine:
+        items = merge_items(engine, snapshot, given, now)
+    if snapshot.files("items", ALL) and snapshot.read("items").equals(items):
+        return items, {}
+    return items, {("items", ALL): [snapshot.lake.write("items", ALL, items)]}
 
 
 def merge_items(engine: Backend, snapshot: Snapshot, catalogue: pa.Table | None, now: datetime) -> pa.Table:
