@@ -16,7 +16,7 @@ from intent_platform.model.features import FEATURES, RISING, features
 from intent_platform.model.gate import Contest, judge
 from intent_platform.model.inputs import catalogue_of, last_events, pack, positions_of, read_events, tile
 from intent_platform.model.metrics import difference, purchase_metrics, ranking_metrics
-from intent_platform.model.opponents import fit_trees
+from intent_platform.model.opponents import fit_trees, neighbour_ranks
 from intent_platform.model.rows import Rows, micros
 from intent_platform.model.train import make_material, train_network
 from intent_platform.sequences import Split
@@ -74,6 +74,26 @@ def test_labels_look_forward_only_and_at_most_one_horizon():
     midnight = found.take(found.is_day_end)
     assert midnight.asked_at.tolist() == [micros(NOON.replace(hour=0) - timedelta(days=each)) for each in (1, 0)]
     assert midnight.will_buy.tolist() == [True, False]
+
+
+def test_neighbours_know_earlier_sessions_and_of_their_own_only_what_came_before():
+    together = {"session_started_at": NOON - timedelta(hours=72)}
+    today = {"session_started_at": NOON - timedelta(hours=30)}
+    rows = pa.concat_tables(
+        [
+            history((72, "view", 3, together), (71, "view", 7, together), user_id="u1_a"),
+            history((30, "view", 3, today), (29, "view", 7, today), (28, "view", 9, today), user_id="u1_b"),
+        ]
+    )
+    view = Rows.of(rows)
+    item = positions_of(catalogue()["item_id"].combine_chunks(), view)
+    split = Split(train=(DAY - timedelta(days=1),), validation=(), test=())
+    asked = make_examples(view, item, split, Settings())["train"]
+    asked = asked.take(~asked.is_day_end & (asked.next_item >= 0))
+    assert asked.next_item.tolist() == [7, 9]
+    found = neighbour_ranks(view, item, micros(NOON - timedelta(hours=48)), asked, 13)
+    assert found["sequential_rules"].tolist() == [1, 13]  # 3 → 7 was seen; nobody went on from 7
+    assert found["vstan"].tolist() == [2, 13]  # the neighbour's own 3 is the nearer one; nobody had 9
 
 
 def test_features_and_states_do_not_change_when_the_future_does(release):

@@ -25,7 +25,7 @@ from intent_platform.model.inputs import EventInputs, catalogue_of, positions_of
 from intent_platform.model.lexical import fit_lexical
 from intent_platform.model.metrics import Figure, Metric, figures, purchase_metrics, ranking_metrics
 from intent_platform.model.network import BehaviourNetwork
-from intent_platform.model.opponents import fit_trees, popular_items
+from intent_platform.model.opponents import fit_trees, neighbour_ranks, popular_items
 from intent_platform.model.report import write_report
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder, item_text
@@ -180,14 +180,14 @@ def _predict(
         ranked = np.sort(np.random.default_rng(settings.seed).choice(ranked, MAX_RANKED, replace=False))
     chosen = test.take(ranked)
     hidden = hidden_of(network, material.rows, material.events, vectors, chosen, settings)
-    popularity = popular_items(
-        material.rows, material.events.item, day_end(split.validation[-1], settings), len(vectors)
-    )
+    known_until = day_end(split.validation[-1], settings)
+    popularity = popular_items(material.rows, material.events.item, known_until, len(vectors))
     return Prediction(
         probability=probability,
         rank={
             "network": ranks(network.user_vectors(hidden), vectors, chosen.next_item),
             "popularity": 1 + np.argsort(np.argsort(-popularity, kind="stable"))[chosen.next_item],
+            **neighbour_ranks(material.rows, material.events.item, known_until, chosen, len(vectors)),
         },
         ranked=ranked,
     )

@@ -1,17 +1,22 @@
 """Simple models fitted on the same examples; a network that loses to one of them does not ship."""
 
+from collections.abc import Iterable
+
 import numpy as np
+import scipy.sparse as sp
 import torch  # noqa: F401  # before LightGBM: the first OpenMP runtime in a process must be torch's
 
 import lightgbm  # isort: skip
 
 from intent_platform.model.examples import Examples
 from intent_platform.model.features import FEATURES, RISING
+from intent_platform.model.neighbours import Runs, SessionNeighbours, sequential_rules
 from intent_platform.model.rows import US_PER_DAY, Rows
 from intent_platform.settings import Settings
 
 ROUNDS = 400
 POPULARITY_DAYS = 3
+PREFIX_ITEMS = 20  # of the session so far; λ₁ leaves older ones no weight
 
 
 def fit_trees(
@@ -49,3 +54,58 @@ def popular_items(rows: Rows, item: np.ndarray, until: int, items: int) -> np.nd
     """float64 (items,): how often each was touched in the POPULARITY_DAYS before a moment (µs)."""
     is_recent = (item >= 0) & (rows.at < until) & (rows.at >= until - POPULARITY_DAYS * US_PER_DAY)
     return np.bincount(item[is_recent], minlength=items).astype(np.float64)
+
+
+def neighbour_ranks(rows: Rows, item: np.ndarray, until: int, examples: Examples, items: int) -> dict[str, np.ndarray]:
+    """Rank of each example's next item, int64 (E,) from 1, by VSTAN and by sequential rules.
+
+    Both know the sessions that began before `until` (µs), and of the example's session what its position has seen.
+    """
+    sessions = _sessions(rows, item, until)
+    prefixes = _prefixes(rows, item, examples.position)
+    rules = sequential_rules(sessions, items)
+    newest = sp.csr_matrix(
+        (np.ones(len(prefixes)), (np.arange(len(prefixes)), item[examples.position].clip(min=0))),
+        shape=(len(prefixes), items),
+    )
+    newest.data[item[examples.position] < 0] = 0.0  # a search has no item, so no rule
+    return {
+        "vstan": sparse_ranks(SessionNeighbours(sessions=sessions, items=items).scores(prefixes), examples.next_item),
+        "sequential_rules": sparse_ranks([(newest @ rules).tocsr()], examples.next_item),
+    }
+
+
+def sparse_ranks(scores: Iterable[sp.csr_matrix], target: np.ndarray) -> np.ndarray:
+    """int64: place of each row's target, from 1; equals count before it, and without a score it comes last."""
+    found, first = [], 0
+    for chunk in scores:
+        wanted = target[first : first + chunk.shape[0]]
+        first += chunk.shape[0]
+        chunk.sum_duplicates()
+        own = np.asarray(chunk[np.arange(len(wanted)), wanted]).ravel()
+        row = np.repeat(np.arange(len(wanted)), np.diff(chunk.indptr))
+        at_least = np.bincount(row, weights=chunk.data >= own[row], minlength=len(wanted)).astype(np.int64)
+        found.append(np.where(own > 0, at_least, chunk.shape[1]))
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+def _sessions(rows: Rows, item: np.ndarray, until: int) -> Runs:
+    """Items of every session that began before `until`, oldest session first."""
+    kept = np.flatnonzero((item >= 0) & (rows.at < until))
+    order = kept[np.lexsort((kept, rows.user[kept], rows.session_at[kept]))]
+    is_new = np.ones(len(order), bool)
+    user, began = rows.user[order], rows.session_at[order]
+    is_new[1:] = (user[1:] != user[:-1]) | (began[1:] != began[:-1])
+    return Runs(item=item[order], starts=np.append(np.flatnonzero(is_new), len(order)).astype(np.int64))
+
+
+def _prefixes(rows: Rows, item: np.ndarray, positions: np.ndarray) -> Runs:
+    """Items of the session up to each position, at most PREFIX_ITEMS; a session of searches only has none."""
+    with_item = np.flatnonzero(item >= 0)
+    begun = rows.first_after(rows.user[positions], rows.session_at[positions] - 1)
+    stop = np.searchsorted(with_item, positions, side="right")
+    start = np.maximum(np.searchsorted(with_item, begun), stop - PREFIX_ITEMS)
+    length = np.maximum(stop - start, 0)
+    starts = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    place = np.arange(starts[-1]) - np.repeat(starts[:-1], length) + np.repeat(start, length)
+    return Runs(item=item[with_item[place]], starts=starts)
