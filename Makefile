@@ -12,7 +12,7 @@ export INTENT_BENCH_DATA ?= $(DATA)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-intake clean
+.PHONY: help install demo test check lint format bench-intake bench-accuracy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ format: $(STAMP) ## let ruff and sqlfluff rewrite what they can
 
 bench-intake: $(STAMP) ## the whole door at 1 M and 5 M events, beside Great Expectations and DuckDB alone
 	$(BIN)/python benchmarks/intake.py
+
+bench-accuracy: $(STAMP) ## next items on public logs beside popularity and neighbours; PROTOCOL=diginetica|beauty|office for one
+	$(BIN)/python benchmarks/next_item.py $(if $(PROTOCOL),--protocol $(PROTOCOL))
 
 clean: ## remove the environment and everything that was made
 	rm -rf $(VENV) var build dist *.egg-info
