@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from received import DAY, RAW_USER, an_event, csv_text, dump, manifest, write_file
 
 from intent_platform import daily, db
@@ -239,6 +240,40 @@ def test_a_database_that_stops_in_the_middle_of_a_day(tmp_path, monkeypatch):
             assert daily.run_day(DAY, settings, path=second)[0].accounts[0].accepted == 5
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def test_a_commit_that_fails_after_the_lake_was_published_is_mended_by_the_rerun(shop, tmp_path, monkeypatch):
+    first, second = (
+        str(write_file(tmp_path / name, "events.csv", rows)) for name, rows in (("1", GOOD), ("2", GOOD[:5]))
+    )
+    daily.run_day(DAY, shop, path=first)
+    tables, published = dump(shop), manifest(shop)
+    publish = Lake.publish
+
+    def publish_and_lose_the_connection(*arguments, **named):
+        snapshot = publish(*arguments, **named)
+        with db.connect(shop) as other:
+            other.execute(
+                sa.text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+        return snapshot
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "publish", publish_and_lose_the_connection)
+        with pytest.raises(DatabaseUnavailable, match="run the step again"):
+            daily.validate_events(DAY, shop, path=second)
+    assert manifest(shop) != published  # the lake is ahead,
+    assert dump(shop) == tables  # the accounts still tell of the day before
+    (account,) = daily.validate_events(DAY, shop, path=second).accounts
+    assert (account.rows_read, account.accepted) == (5, 5)
+    with db.connect(shop) as connection:
+        counts = connection.execute(sa.text("SELECT sum(accepted) FROM quality.file_account")).scalar_one()
+        rows = connection.execute(sa.text("SELECT rows FROM quality.clean_day")).scalars().all()
+    assert (counts, rows) == (5, [5])
+    assert Lake(shop.lake_root, shop.shop).snapshot().rows("clean", f"day={DAY}") == 5
 
 
 @pytest.fixture
