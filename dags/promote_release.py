@@ -16,6 +16,7 @@ from datetime import timedelta
 from airflow.sdk import Param, dag, task
 from intent_assets import INTENT_MODEL
 from intent_days import newest_clean_day
+from intent_errors import fail_at_once
 
 
 @dag(
@@ -49,6 +50,7 @@ from intent_days import newest_clean_day
 )
 def promote_release():
     @task(outlets=[INTENT_MODEL])
+    @fail_at_once
     def promote(*, params, dag_run, outlet_events) -> None:
         from datetime import UTC, datetime
 

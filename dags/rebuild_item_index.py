@@ -18,6 +18,7 @@ from airflow.sdk import Param, PartitionedAssetTimetable, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 from intent_assets import CATALOGUE, ITEM_INDEX
 from intent_days import newest_clean_day
+from intent_errors import fail_at_once
 
 
 @dag(
@@ -49,6 +50,7 @@ from intent_days import newest_clean_day
 )
 def rebuild_item_index():
     @task(outlets=[ITEM_INDEX])
+    @fail_at_once
     def rebuild(*, params, outlet_events) -> None:
         from intent_platform import daily, training  # torch and faiss stay out of DAG parsing
         from intent_platform.settings import Settings

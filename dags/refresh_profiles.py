@@ -19,6 +19,7 @@ from datetime import date, timedelta
 from airflow.sdk import Param, PartitionedAssetTimetable, dag, task
 from intent_assets import CLEAN_EVENTS, INTENT_MODEL, ITEM_INDEX, USER_PROFILES
 from intent_days import DAY, MACROS
+from intent_errors import fail_at_once
 
 
 @dag(
@@ -46,6 +47,7 @@ from intent_days import DAY, MACROS
 )
 def refresh_profiles():
     @task(outlets=[USER_PROFILES])
+    @fail_at_once
     def refresh(day: str, *, outlet_events) -> None:
         from intent_platform import daily  # torch and faiss stay out of DAG parsing
         from intent_platform.settings import Settings

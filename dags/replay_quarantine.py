@@ -18,6 +18,7 @@ from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 from intent_assets import CLEAN_EVENTS
 from intent_days import DAY, MACROS, newest_clean_day
+from intent_errors import fail_at_once
 
 
 @dag(
@@ -57,6 +58,7 @@ from intent_days import DAY, MACROS, newest_clean_day
 )
 def replay_quarantine():
     @task(outlets=[CLEAN_EVENTS])
+    @fail_at_once
     def replay(day: str, *, params, outlet_events) -> None:
         from intent_platform import daily  # torch and faiss stay out of DAG parsing
         from intent_platform.settings import Settings

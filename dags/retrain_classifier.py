@@ -21,6 +21,7 @@ from airflow.sdk import Param, PartitionedAssetTimetable, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 from intent_assets import CLEAN_EVENTS, INTENT_MODEL
 from intent_days import DAY, MACROS
+from intent_errors import fail_at_once
 
 
 @dag(
@@ -54,6 +55,7 @@ from intent_days import DAY, MACROS
 )
 def retrain_classifier():
     @task(pool="gpu", outlets=[INTENT_MODEL])
+    @fail_at_once
     def retrain(day: str, *, params, outlet_events) -> None:
         from intent_platform import training  # torch and faiss stay out of DAG parsing
         from intent_platform.settings import Settings

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import date
+from typing import ClassVar
 
 
 class IntentError(Exception):
     """Base of all errors that end a command with a message instead of a traceback."""
+
+    is_transient: ClassVar[bool] = False
+    """The same step may succeed by itself a little later, so a scheduler should try again; else a person must act."""
 
 
 class SettingInvalid(IntentError):
@@ -23,6 +27,8 @@ class MappingDoesNotFit(IntentError):
 class FileUnreadable(IntentError):
     """A received file is missing, empty, a stream cut short, or not of the format that its mapping says."""
 
+    is_transient = True  # it may still be arriving
+
 
 class CatalogueInvalid(IntentError):
     """A catalogue has no usable rows, or lacks titles."""
@@ -31,13 +37,19 @@ class CatalogueInvalid(IntentError):
 class LakeConflict(IntentError):
     """Somebody else published to the lake between reading its manifest and swapping it."""
 
+    is_transient = True
+
 
 class LakeUnavailable(IntentError):
     """The lake, or the folder for temporary files, cannot be read or written: disk full, no permission, store away."""
 
+    is_transient = True
+
 
 class DatabaseUnavailable(IntentError):
     """Postgres cannot be reached, or is not at the schema version that this release needs."""
+
+    is_transient = True
 
 
 class EncoderMissing(IntentError):
@@ -54,6 +66,8 @@ class NotEnoughData(IntentError):
 
 class TrainingFailed(IntentError):
     """The training process ended before it had left a candidate."""
+
+    is_transient = True
 
 
 class KeyMissing(IntentError):

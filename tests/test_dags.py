@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -93,6 +93,31 @@ def test_a_task_is_tried_again_after_a_pause_and_ends_some_time(dag):
         assert task.retries >= 1
         assert task.retry_delay >= timedelta(minutes=1)
         assert task.execution_timeout
+
+
+def test_a_task_that_no_retry_can_mend_fails_at_once(dag):
+    steps = [task for task in dag.tasks if hasattr(task, "python_callable")]
+    assert steps
+    for task in steps:
+        assert task.python_callable.__code__.co_name == "guarded", task.task_id
+
+
+def test_only_what_may_pass_by_itself_is_tried_again(dags):  # noqa: ARG001 - parsing puts the plugins on the path
+    from intent_errors import fail_at_once
+
+    from intent_platform.errors import DatabaseUnavailable, DayRefused
+
+    refused = DayRefused(day=date(2026, 8, 21), rows_read=3, rejected=2, allowed_ratio=0.3, by_rule={"row_torn": 2})
+
+    @fail_at_once
+    def step(error):
+        raise error
+
+    with pytest.raises(AirflowFailException, match="2 of 3 events rejected") as failed:
+        step(refused)
+    assert str(failed.value) == str(refused)
+    with pytest.raises(DatabaseUnavailable):
+        step(DatabaseUnavailable("away"))
 
 
 def test_every_field_of_a_form_says_what_it_is(dag):
