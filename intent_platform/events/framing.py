@@ -69,10 +69,9 @@ class Lines:
 def blocks_of_lines(read: Callable[[int], bytes], *, encoding: str, quote: str) -> Iterator[Lines]:
     """Cut a stream into blocks that end at a row's end. Blank lines are no rows, yet they count for numbering."""
     next_number = 1
-    for block, is_last in _whole_row_blocks(_utf8_reader(read, encoding), quote.encode()):
+    for block in _whole_row_blocks(_utf8_reader(read, encoding), quote.encode()):
         if block:
-            lines = _frame(block, next_number)
-            next_number += block.count(b"\n") + (is_last and not block.endswith(b"\n"))
+            lines, next_number = _frame(block, next_number)
             if len(lines):
                 yield _mark_bytes(lines)
 
@@ -162,22 +161,19 @@ def _without_byte_order_mark(read: Callable[[int], bytes]) -> Callable[[int], by
     return read_on
 
 
-def _whole_row_blocks(read: Callable[[int], bytes], quote: bytes) -> Iterator[tuple[bytes, bool]]:
+def _whole_row_blocks(read: Callable[[int], bytes], quote: bytes) -> Iterator[bytes]:
     """Blocks that end after a line end outside quotes; the last may end without. A line beyond all bounds is cut."""
     carried = b""
     while chunk := read(BLOCK_BYTES):
         block = carried + chunk
+        if len(block) > MAX_ROW_BYTES and b"\n" not in block:
+            block = _cut_long_line(block, read)
         cut = block.rfind(b"\n") + 1
         if quote and cut:
             cut = _before_open_quote(block, cut, quote)
-        if cut == 0 and len(block) > MAX_ROW_BYTES:
-            block, cut = _cut_long_line(block, read), 0
-            yield block, False
-            carried = b""
-            continue
         carried = block[cut:]
-        yield block[:cut], False
-    yield carried, True
+        yield block[:cut]
+    yield carried
 
 
 def _cut_long_line(block: bytes, read: Callable[[int], bytes]) -> bytes:
@@ -220,7 +216,8 @@ def _last_closed_line(block: bytes, cut: int, quote: bytes) -> int:
     return cut
 
 
-def _frame(block: bytes, first_number: int) -> Lines:
+def _frame(block: bytes, first_number: int) -> tuple[Lines, int]:
+    """The block's rows, and the number of the line after it."""
     data = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(data == NEWLINE)
     if not block.endswith(b"\n"):
@@ -228,10 +225,12 @@ def _frame(block: bytes, first_number: int) -> Lines:
     starts = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64)
     has_return = (ends > starts) & (data[np.maximum(ends - 1, 0)] == RETURN)
     ends = ends - has_return
-    numbers = np.arange(first_number, first_number + len(starts), dtype=np.int64)
+    next_number = first_number + len(starts)
+    numbers = np.arange(first_number, next_number, dtype=np.int64)
     is_row = ends > starts
     broken = np.full(int(is_row.sum()), None, dtype=object)
-    return Lines(block=block, starts=starts[is_row], ends=ends[is_row], numbers=numbers[is_row], broken=broken)
+    lines = Lines(block=block, starts=starts[is_row], ends=ends[is_row], numbers=numbers[is_row], broken=broken)
+    return lines, next_number
 
 
 def _mark_bytes(lines: Lines) -> Lines:
@@ -300,7 +299,7 @@ def _has_odd_quotes(lines: Lines, quote: str) -> np.ndarray:
 
 def _has_inner_return(lines: Lines) -> np.ndarray:
     """Lines with a carriage return before their end, where the fast parser would begin a row."""
-    if lines.block.count(b"\r") == lines.block.count(b"\r\n"):
+    if b"\r" not in lines.block:
         return np.zeros(len(lines), bool)
     at = np.flatnonzero(np.frombuffer(lines.block, np.uint8) == RETURN)
     return np.searchsorted(at, lines.ends) > np.searchsorted(at, lines.starts)
@@ -347,12 +346,12 @@ def _parse_fast(
 
 
 def _contiguous(lines: Lines) -> bytes:
-    """The lines one after another, each with a newline; the block itself when nothing lies between them."""
+    """The lines one after another, each with a line end; a slice of the block when nothing lies between them."""
     if not len(lines):
         return b""
-    whole = lines.block.count(b"\n") == len(lines) and lines.block.endswith(b"\n")
-    if whole:
-        return lines.block
+    line_end = lines.block[lines.ends[-1] : lines.ends[-1] + 2]
+    if lines.numbers[-1] - lines.numbers[0] + 1 == len(lines) and b"\n" in line_end:
+        return lines.block[lines.starts[0] : lines.ends[-1] + line_end.index(b"\n") + 1]
     data = np.frombuffer(lines.block + b"\n", np.uint8)
     stops = lines.ends + 1
     change = np.zeros(len(data) + 1, np.int8)
