@@ -179,10 +179,10 @@ def _json_rows(connection: duckdb.DuckDBPyConnection, lines: Lines, mapping: Map
     connection.register("lines", pa.table({"text": lines.readable_texts()}))
     paths = [_json_path(column) for column in mapping.columns.values()]
     is_object = "coalesce(json_valid(text) AND json_type(text) = 'OBJECT', false)"
-    result: pa.Table = connection.execute(
+    result: pa.Table = connection.sql(
         f"SELECT {is_object} AS is_object, CASE WHEN {is_object} THEN json_extract_string(text, ?) END AS found "
         "FROM lines",
-        [paths],
+        params=[paths],
     ).to_arrow_table()
     found = result["found"].combine_chunks()
     columns = {
