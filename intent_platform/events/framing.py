@@ -19,7 +19,7 @@ ROW_TORN = "row_torn"
 ENCODING_BROKEN = "encoding_broken"
 ROW_TOO_LONG = "row_too_long"
 
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 8 << 20
 MAX_ROW_BYTES = 1 << 20
 KEPT_OF_LONG_ROW_BYTES = 1 << 16
 MAX_LINES_IN_ROW = 64  # a quote that stays open for longer is a torn row, not a long text

@@ -3,14 +3,14 @@
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import ibis
-import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from intent_platform.domain import FileAccount
-from intent_platform.events.contract import ACCEPTED_SCHEMA, QUARANTINE_SCHEMA
+from intent_platform.events.ahead import ahead
+from intent_platform.events.contract import ACCEPTED_SCHEMA, EVENT_SCHEMA, QUARANTINE_SCHEMA
 from intent_platform.events.engine import open_engine
 from intent_platform.events.mapping import Mapping
+from intent_platform.events.parts import PartWriter, later_copies, without_rows
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.events.quarantine import Place, Rejected, Sealer, quarantine_table
 from intent_platform.events.readers import RawRows, ReceivedFile
@@ -35,7 +37,7 @@ class FileIntake:
     """What a file became; its data files are written, but nobody sees them before they are published."""
 
     account: FileAccount
-    accepted: tuple[DataFile, ...]  # of the file itself, and of its rows that were fixed and replayed
+    accepted: tuple[DataFile, ...]  # one per day on which its events happened; and those of replayed rows
     quarantined: DataFile | None
     unknown_words: Counter[str] = field(default_factory=Counter)  # for event types, with their rows
 
@@ -72,18 +74,18 @@ def take_in(file: ReceivedFile, door: Door) -> FileIntake:
         open_engine(settings, door.lake, time_zone=door.mapping.time_zone) as engine,
         tempfile.TemporaryDirectory(prefix="intent-") as folder,
     ):
-        by_rule, unknown_words, kept_contract = Counter[str](), Counter[str](), 0
+        by_rule, unknown_words = Counter[str](), Counter[str]()
         quarantined = _QuarantineWriter(door, Sealer(settings), Path(folder) / "quarantine.parquet")
-        with door.lake.writing("accepted", door.partition, ACCEPTED_SCHEMA) as (written, writer):
-            for accepted, rejected, words in _judged_batches(file, door, engine):
-                writer.write_table(accepted)
-                kept_contract += accepted.num_rows
+        with PartWriter(door.lake, ("accepted", door.partition)) as writer, ahead(_judged_batches(file, door, engine)) as judged:
+            for accepted, rejected, words in judged:
+                writer.add(accepted)
                 quarantined.add(rejected)
                 by_rule.update(each.broken_rule for each in rejected)
                 unknown_words.update(words)
-        accepted_file = DataFile(path=written, rows=kept_contract, tags=_tags(file, door))
-        accepted_file = _without_repeats(engine, accepted_file, door)
+        written = writer.parts(_tags(file, door))
+        parts = _without_repeats(engine, written, door)
         quarantine_file = quarantined.finish(file)
+    accepted_rows = sum(each.rows for each in parts)
     account = FileAccount(
         shop=settings.shop,
         received_on=door.received_on,
@@ -91,26 +93,26 @@ def take_in(file: ReceivedFile, door: Door) -> FileIntake:
         source=door.mapping.name,
         file_digest=file.digest,
         rows_read=file.rows_seen,
-        accepted=accepted_file.rows,
+        accepted=accepted_rows,
         quarantined=by_rule.total(),
-        duplicate=kept_contract - accepted_file.rows,
+        duplicate=sum(each.rows for each in written) - accepted_rows,
         by_rule=dict(by_rule),
     )
-    return FileIntake(
-        account=account, accepted=(accepted_file,), quarantined=quarantine_file, unknown_words=unknown_words
-    )
+    return FileIntake(account=account, accepted=parts, quarantined=quarantine_file, unknown_words=unknown_words)
 
 
 def judge(rows: RawRows, file_name: str, door: Door, engine: Backend, sql: str) -> tuple[pa.Table, list[Rejected]]:
-    """Split a batch by the rules: rows of the accepted schema, and the rejected with their raw text."""
-    fields = door.pseudonymiser.replace_ids(rows.fields)
-    batch = fields.append_column("line", pa.array(np.arange(len(rows.lines)))).append_column(
+    """Split a batch by the rules: rows of the accepted schema, and the rejected with their raw text.
+
+    Its ids are pseudonyms already.
+    """
+    batch = rows.fields.append_column("line", pa.array(np.arange(len(rows.lines)))).append_column(
         "unreadable", rows.unreadable
     )
     engine.con.register("received_rows", batch)
     judged = engine.con.sql(sql).to_arrow_table()
     is_fine = pc.is_null(judged["broken_rule"])
-    broken = judged.filter(pc.invert(is_fine)).select(["line", "broken_rule"]).sort_by("line")
+    broken = judged.select(["line", "broken_rule"]).filter(pc.invert(is_fine)).sort_by("line")
     rejected = [
         Rejected(
             place=Place(
@@ -128,16 +130,23 @@ def judging_sql(door: Door) -> str:
     """The mapping and all rules as one statement over `received_rows`; compiled once per file."""
     names = {"line": "int64", "unreadable": "string", **dict.fromkeys(door.mapping.fields, "string")}
     rows = mapped_rows(ibis.table(names, name="received_rows"), door.mapping, door.settings.time_zone)
-    return ibis.to_sql(rows.mutate(broken_rule=first_broken_rule(rows, door.window)), dialect="duckdb")
+    judged = rows.mutate(broken_rule=first_broken_rule(rows, door.window))
+    return ibis.to_sql(judged.select(*EVENT_SCHEMA.names, "day", "line", "broken_rule"), dialect="duckdb")
 
 
 def _judged_batches(
     file: ReceivedFile, door: Door, engine: Backend
-) -> Iterator[tuple[pa.Table, list[Rejected], dict[str, int]]]:
-    """(accepted, rejected, unknown event words with their rows) of each batch."""
+) -> Generator[tuple[pa.Table, list[Rejected], dict[str, int]], None, None]:
+    """(accepted, rejected, unknown event words with their rows) of each batch; the next one is read meanwhile."""
     sql = judging_sql(door)
+    with ahead(_pseudonymised_batches(file, door)) as batches:
+        for rows in batches:
+            yield *judge(rows, file.name, door, engine, sql), _unknown_words(rows, door.mapping)
+
+
+def _pseudonymised_batches(file: ReceivedFile, door: Door) -> Generator[RawRows, None, None]:
     for rows in file.batches():
-        yield *judge(rows, file.name, door, engine, sql), _unknown_words(rows, door.mapping)
+        yield replace(rows, fields=door.pseudonymiser.replace_ids(rows.fields))
 
 
 def _unknown_words(rows: RawRows, mapping: Mapping) -> dict[str, int]:
@@ -167,36 +176,13 @@ def _with_provenance(accepted: pa.Table, rows: RawRows, file_name: str, door: Do
     )
 
 
-def _without_repeats(engine: Backend, written: DataFile, door: Door) -> DataFile:
-    """The file just written, or where an event_id repeats a new one with the first row of each, by line."""
-    lake = door.lake
-    rows = engine.read_parquet(lake.path(written.path), hive_partitioning=False)
-    first = first_of_each_event(engine, rows)
-    if first is rows:
-        return written
-    relative = lake.new_path("accepted", door.partition)
-    engine.to_parquet(first, lake.path(relative), compression="zstd", compression_level=1)
-    with lake.filesystem.open(lake.filesystem_path(lake.path(relative))) as stream:
-        kept = pq.ParquetFile(stream).metadata.num_rows
-    lake.filesystem.rm(lake.filesystem_path(lake.path(written.path)))
-    return replace(written, path=relative, rows=kept)
-
-
-def first_of_each_event(engine: Backend, rows: ir.Table) -> ir.Table:
-    """The earliest row by (received_on, file, line) of each event_id; `rows` itself when no event_id repeats.
-
-    Only ids that repeat are ranked, and they are found by a hash of 8 bytes: a window over all rows, or all ids as
-    text, would hold the whole day.
-    """
-    hashed = rows.select(key=rows.event_id.hash())
-    repeated = engine.to_pyarrow(hashed.group_by("key").having(hashed.count() > 1).agg())
-    if not repeated.num_rows:
-        return rows
-    keys = ibis.memtable(repeated)
-    ranked = rows.semi_join(keys, rows.event_id.hash() == keys.key).select("event_id", "received_on", "file", "line")
-    by_arrival = ibis.window(group_by="event_id", order_by=["received_on", "file", "line"])
-    later = ranked.mutate(place=ibis.row_number().over(by_arrival)).filter(lambda each: each.place > 0)
-    return rows.anti_join(later, ["received_on", "file", "line"])
+def _without_repeats(engine: Backend, written: Sequence[DataFile], door: Door) -> tuple[DataFile, ...]:
+    """The parts just written, with the first row of each event_id, by line."""
+    repeats = later_copies(engine, door.lake, written) if written else None
+    if repeats is None:
+        return tuple(written)
+    kept = (without_rows(engine, door.lake, each, ("accepted", door.partition), repeats) for each in written)
+    return tuple(chain.from_iterable(kept))
 
 
 class _QuarantineWriter:

@@ -23,7 +23,7 @@ class Pseudonymiser:
 
     key: bytes
     shop: str
-    _known: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
+    _known: dict[str, dict[str, str]] = field(default_factory=dict, compare=False)  # by kind, then raw id
 
     @classmethod
     def of(cls, settings: Settings) -> "Pseudonymiser":
@@ -33,33 +33,28 @@ class Pseudonymiser:
         return f"Pseudonymiser(shop={self.shop!r})"
 
     def of_user(self, raw_id: str) -> str:
-        return self._remembered("u", raw_id)
+        return self._pseudonym("u", raw_id)
 
     def of_anonymous(self, raw_id: str) -> str:
-        return self._remembered("a", raw_id)
+        return self._pseudonym("a", raw_id)
 
     def replace_ids(self, rows: pa.Table) -> pa.Table:
         """Replace the columns user_id and anonymous_id, where present; a distinct id is hashed about once."""
-        for name, pseudonym in (("user_id", self.of_user), ("anonymous_id", self.of_anonymous)):
+        for name, kind in (("user_id", "u"), ("anonymous_id", "a")):
             position = rows.schema.get_field_index(name)
             if position >= 0:
-                rows = rows.set_column(position, name, _map_distinct(rows.column(name), pseudonym))
+                encoded = pc.dictionary_encode(rows.column(name).combine_chunks())
+                pseudonyms = pa.array(self._pseudonyms(kind, encoded.dictionary.to_pylist()), pa.string())
+                rows = rows.set_column(position, name, pseudonyms.take(encoded.indices))
         return rows
 
-    def _remembered(self, kind: str, raw_id: str) -> str:
-        known = self._known.get((kind, raw_id))
-        if known is None:
-            if len(self._known) >= REMEMBERED_IDS:
-                self._known.clear()
-            known = self._known[kind, raw_id] = self._pseudonym(kind, raw_id)
-        return known
+    def _pseudonyms(self, kind: str, raw_ids: list[str]) -> list[str]:
+        known = self._known.setdefault(kind, {})
+        if len(known) > REMEMBERED_IDS:
+            known.clear()
+        known.update((each, self._pseudonym(kind, each)) for each in raw_ids if each not in known)
+        return [known[each] for each in raw_ids]
 
     def _pseudonym(self, kind: str, raw_id: str) -> str:
-        message = "\0".join((self.shop, kind, raw_id)).encode()
-        return f"{kind}{KEY_VERSION}_{hmac.digest(self.key, message, 'sha256').hex()[:HEX_DIGITS]}"
-
-
-def _map_distinct(column: pa.ChunkedArray, function) -> pa.ChunkedArray:
-    encoded = pc.dictionary_encode(column.combine_chunks())
-    mapped = pa.array([function(each) for each in encoded.dictionary.to_pylist()], pa.string())
-    return pa.chunked_array([mapped.take(encoded.indices)])
+        digest = hmac.digest(self.key, f"{self.shop}\0{kind}\0{raw_id}".encode(), "sha256")
+        return f"{kind}{KEY_VERSION}_{digest.hex()[:HEX_DIGITS]}"

@@ -21,6 +21,7 @@ from intent_platform.errors import FileUnreadable, NotEnoughData
 from intent_platform.events.contract import QUARANTINE_SCHEMA
 from intent_platform.events.engine import open_engine
 from intent_platform.events.intake import Door, FileIntake, judge, judging_sql
+from intent_platform.events.parts import PartWriter
 from intent_platform.events.quarantine import Place, Rejected, Sealer, Unsealer, quarantine_table
 from intent_platform.events.readers import rows_of_texts
 from intent_platform.lake import DataFile, Snapshot
@@ -118,6 +119,7 @@ def _replay_file(
     ]
     header = json.loads(file.tags["header"])
     batch = rows_of_texts(raw, [row["line"] for row in rows], header, door.mapping)
+    batch = replace(batch, fields=door.pseudonymiser.replace_ids(batch.fields))
     with open_engine(door.settings, door.lake, time_zone=door.mapping.time_zone) as engine:
         good, rejected = judge(batch, account.file, door, engine, judging_sql(door))
     if not good.num_rows:
@@ -126,10 +128,11 @@ def _replay_file(
     new = _first_of_each(good, before, door)
     tags = {**file.tags, FIXED: "yes"} if fixed else dict(file.tags)
     tags.pop("status")
-    part = door.lake.write("accepted", door.partition, new, tags)
+    with PartWriter(door.lake, ("accepted", door.partition)) as writer:
+        writer.add(new)
     still = quarantine_table(_as_found(rejected, rows, unsealer), Sealer(door.settings))
     after = _account_after(account, still, accepted=new.num_rows, duplicate=good.num_rows - new.num_rows)
-    return FileIntake(account=after, accepted=(*before, part), quarantined=_write_quarantine(still, file, door))
+    return FileIntake(account=after, accepted=(*before, *writer.parts(tags)), quarantined=_write_quarantine(still, file, door))
 
 
 def _as_found(rejected: Sequence[Rejected], rows: Sequence[Mapping], unsealer: Unsealer) -> list[Rejected]:

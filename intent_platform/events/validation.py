@@ -14,7 +14,7 @@ from intent_platform.events.engine import open_engine
 from intent_platform.events.expectations import Finding, judge_day
 from intent_platform.events.intake import Door, FileIntake
 from intent_platform.events.mapping import shown_words
-from intent_platform.events.merging import AcceptedFiles, MergedDay, merge_day, replace_files, touched_days
+from intent_platform.events.merging import AcceptedFiles, MergedDay, merge_day, touched_days
 from intent_platform.events.rules import NOT_COUNTED_AS_REJECTED
 from intent_platform.lake import DataFile, Snapshot
 from intent_platform.log import get_logger
@@ -112,13 +112,12 @@ def _changes(
     door: Door, intakes: Sequence[FileIntake], snapshot: Snapshot
 ) -> tuple[dict[tuple[str, str], Sequence[DataFile]], list[MergedDay]]:
     """The manifest's next state: the received files, and every day that they touch, merged anew."""
+    names = {each.account.file for each in intakes}
     old = snapshot.files("accepted", door.partition)
+    replaced = [each for each in old if each.tags["file"] in names]
     new = [part for each in intakes for part in each.accepted]
-    replaced = [each for each in old if each.tags["file"] in {intake.account.file for intake in intakes}]
-    accepted = AcceptedFiles(
-        by_received_day={**_published_by_day(snapshot), door.received_on: tuple(replace_files(old, new))},
-        lake=door.lake,
-    )
+    received = (*(each for each in old if each not in replaced), *new)
+    accepted = AcceptedFiles(by_received_day={**_published_by_day(snapshot), door.received_on: received}, lake=door.lake)
     lateness = timedelta(hours=door.settings.max_lateness_hours)
     with open_engine(door.settings, door.lake) as engine:
         days = touched_days(engine, [*new, *replaced], accepted, door.received_on, lateness)
@@ -128,7 +127,7 @@ def _changes(
     for each in merged:
         partition = f"day={each.facts.day}"
         if not _is_published(each, snapshot):
-            changes["clean", partition] = [each.file] if each.file else []
+            changes["clean", partition] = each.parts
     return changes, merged
 
 
@@ -141,7 +140,7 @@ def _expired_quarantine(door: Door, snapshot: Snapshot) -> dict[tuple[str, str],
 def _is_published(merged: MergedDay, snapshot: Snapshot) -> bool:
     """The same content is not published again: its digest, files and readers stay as they are."""
     known = snapshot.files("clean", f"day={merged.facts.day}")
-    return [each.tags["content_digest"] for each in known] == [merged.facts.content_digest]
+    return {each.tags["content_digest"] for each in known} == {merged.facts.content_digest}
 
 
 def _quarantine_changes(

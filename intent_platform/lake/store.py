@@ -134,13 +134,23 @@ class Lake:
         return DataFile(path=relative, rows=rows, tags=dict(tags or {}))
 
     @contextmanager
-    def writing(self, table: str, partition: str, schema: pa.Schema) -> Iterator[tuple[str, pq.ParquetWriter]]:
-        """The path of a new file and its writer; flushed to disk at the end, removed when something fails before."""
+    def writing(
+        self, table: str, partition: str, schema: pa.Schema, *, seldom_repeated: Sequence[str] = ()
+    ) -> Iterator[tuple[str, pq.ParquetWriter]]:
+        """The path of a new file and its writer; flushed to disk at the end, removed when something fails before.
+
+        `seldom_repeated` columns get no dictionary. Texts get no statistics: the smallest and largest id of a row
+        group rule nothing out.
+        """
+        options = {
+            "use_dictionary": [name for name in schema.names if name not in seldom_repeated],
+            "write_statistics": [each.name for each in schema if not pa.types.is_string(each.type)],
+        }
         relative = self.new_path(table, partition)
         path = self.filesystem_path(self.path(relative))
         try:
             with self.filesystem.open(path, "wb") as stream:
-                with pq.ParquetWriter(stream, schema, compression="zstd", compression_level=1) as writer:
+                with pq.ParquetWriter(stream, schema, compression="zstd", compression_level=1, **options) as writer:
                     yield relative, writer
                 if self.is_local:
                     stream.flush()

@@ -53,7 +53,7 @@ def build_days(snapshot: Snapshot, settings: Settings) -> Changes:
 
 
 def _clean_digest(snapshot: Snapshot, day: date) -> str:
-    return "".join(each.tags["content_digest"] for each in snapshot.files("clean", f"day={day}"))
+    return _tag(snapshot, "clean", day, "content_digest") or ""
 
 
 def _tag(snapshot: Snapshot, table: str, day: date, name: str) -> str | None:
