@@ -59,12 +59,30 @@ class Door:
     def partition(self) -> str:
         return f"received={self.received_on}"
 
+    @cached_property
+    def judging_sql(self) -> str:
+        """The mapping and all rules as one statement over `received_rows`."""
+        names = {"line": "int64", "unreadable": "string", **dict.fromkeys(self.mapping.fields, "string")}
+        rows = mapped_rows(ibis.table(names, name="received_rows"), self.mapping, self.midnights)
+        judged = rows.mutate(broken_rule=first_broken_rule(rows, self.window))
+        return ibis.to_sql(judged.select(*EVENT_SCHEMA.names, "day", "line", "broken_rule"), dialect="duckdb")
+
     @property
     def window(self) -> Window:
-        midnight = datetime.combine(self.received_on, time(), self.settings.zone)
-        end = datetime.combine(self.received_on + timedelta(days=1), time(), self.settings.zone)
         lateness = timedelta(hours=self.settings.max_lateness_hours)
-        return Window(earliest=midnight - lateness, end=end)
+        return Window(
+            earliest=self._midnight(self.received_on) - lateness, end=self._midnight(self.received_on + timedelta(days=1))
+        )
+
+    @property
+    def midnights(self) -> dict[date, datetime]:
+        """When the days of the window begin, the received day first."""
+        oldest = self.window.earliest.astimezone(self.settings.zone).date()
+        days = (self.received_on - timedelta(days=age) for age in range((self.received_on - oldest).days + 1))
+        return {day: self._midnight(day) for day in days}
+
+    def _midnight(self, day: date) -> datetime:
+        return datetime.combine(day, time(), self.settings.zone)
 
 
 def take_in(file: ReceivedFile, door: Door) -> FileIntake:
@@ -101,7 +119,7 @@ def take_in(file: ReceivedFile, door: Door) -> FileIntake:
     return FileIntake(account=account, accepted=parts, quarantined=quarantine_file, unknown_words=unknown_words)
 
 
-def judge(rows: RawRows, file_name: str, door: Door, engine: Backend, sql: str) -> tuple[pa.Table, list[Rejected]]:
+def judge(rows: RawRows, file_name: str, door: Door, engine: Backend) -> tuple[pa.Table, list[Rejected]]:
     """Split a batch by the rules: rows of the accepted schema, and the rejected with their raw text.
 
     Its ids are pseudonyms already.
@@ -110,7 +128,7 @@ def judge(rows: RawRows, file_name: str, door: Door, engine: Backend, sql: str) 
         "unreadable", rows.unreadable
     )
     engine.con.register("received_rows", batch)
-    judged = engine.con.sql(sql).to_arrow_table()
+    judged = engine.con.sql(door.judging_sql).to_arrow_table()
     is_fine = pc.is_null(judged["broken_rule"])
     broken = judged.select(["line", "broken_rule"]).filter(pc.invert(is_fine)).sort_by("line")
     rejected = [
@@ -126,22 +144,13 @@ def judge(rows: RawRows, file_name: str, door: Door, engine: Backend, sql: str) 
     return _with_provenance(judged.filter(is_fine), rows, file_name, door), rejected
 
 
-def judging_sql(door: Door) -> str:
-    """The mapping and all rules as one statement over `received_rows`; compiled once per file."""
-    names = {"line": "int64", "unreadable": "string", **dict.fromkeys(door.mapping.fields, "string")}
-    rows = mapped_rows(ibis.table(names, name="received_rows"), door.mapping, door.settings.time_zone)
-    judged = rows.mutate(broken_rule=first_broken_rule(rows, door.window))
-    return ibis.to_sql(judged.select(*EVENT_SCHEMA.names, "day", "line", "broken_rule"), dialect="duckdb")
-
-
 def _judged_batches(
     file: ReceivedFile, door: Door, engine: Backend
 ) -> Generator[tuple[pa.Table, list[Rejected], dict[str, int]], None, None]:
     """(accepted, rejected, unknown event words with their rows) of each batch; the next one is read meanwhile."""
-    sql = judging_sql(door)
     with ahead(_pseudonymised_batches(file, door)) as batches:
         for rows in batches:
-            yield *judge(rows, file.name, door, engine, sql), _unknown_words(rows, door.mapping)
+            yield *judge(rows, file.name, door, engine), _unknown_words(rows, door.mapping)
 
 
 def _pseudonymised_batches(file: ReceivedFile, door: Door) -> Generator[RawRows, None, None]:

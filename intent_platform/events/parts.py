@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
+from ibis.util import gen_name
 
 from intent_platform.events.content import MODULUS, content_sum
 from intent_platform.events.contract import ACCEPTED_SCHEMA
 from intent_platform.lake import DataFile, Lake, PartitionKey
 
 DAY, CONTENT_SUM = "day", "content_sum"  # tags of a part
-SELDOM_REPEATED = ("event_id", "occurred_at", "order_id", "line")
+SELDOM_REPEATED = ("event_id", "occurred_at", "user_id", "session_id", "order_id", "line")
 BATCH_ROWS = 100_000
 PLACE = ("received_on", "file", "line")  # names a row, and orders rows by arrival
 
@@ -100,7 +101,7 @@ def later_copies(engine: Backend, lake: Lake, parts: Sequence[DataFile]) -> ir.T
     ranked = rows.semi_join(keys, rows.event_id.hash() == keys.key).select("event_id", *PLACE)
     by_arrival = ibis.window(group_by="event_id", order_by=list(PLACE))
     later = ranked.mutate(place=ibis.row_number().over(by_arrival)).filter(lambda each: each.place > 0)
-    return engine.create_table("later_copies", later.select(*PLACE), temp=True, overwrite=True)
+    return engine.create_table(gen_name("later_copies"), later.select(*PLACE), temp=True)
 
 
 def without_rows(
@@ -111,6 +112,7 @@ def without_rows(
     if not rows.semi_join(places, PLACE).count().to_pyarrow().as_py():
         return (part,)
     with PartWriter(lake, partition) as writer:
-        for batch in engine.to_pyarrow_batches(rows.anti_join(places, PLACE), chunk_size=BATCH_ROWS):
+        others = engine.con.sql(engine.compile(rows.anti_join(places, PLACE)))
+        for batch in others.to_arrow_reader(BATCH_ROWS):
             writer.add(pa.table(batch).cast(ACCEPTED_SCHEMA))
     return writer.parts(part.tags)

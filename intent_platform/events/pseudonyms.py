@@ -11,7 +11,8 @@ from intent_platform.settings import Settings
 
 KEY_VERSION = 1
 HEX_DIGITS = 32  # 128 of HMAC-SHA256's 256 bits
-REMEMBERED_IDS = 200_000  # about 40 MiB; a shopper comes again in the next batch
+REMEMBERED_IDS = 1_000_000  # some 60 MiB; a shopper comes again in the next batch
+NO_IDS = pa.array([], pa.string())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Pseudonymiser:
 
     key: bytes
     shop: str
-    _known: dict[str, dict[str, str]] = field(default_factory=dict, compare=False)  # by kind, then raw id
+    _known: dict[str, tuple[pa.Array, pa.Array]] = field(default_factory=dict, compare=False)  # raw ids, pseudonyms
 
     @classmethod
     def of(cls, settings: Settings) -> "Pseudonymiser":
@@ -43,17 +44,23 @@ class Pseudonymiser:
         for name, kind in (("user_id", "u"), ("anonymous_id", "a")):
             position = rows.schema.get_field_index(name)
             if position >= 0:
-                encoded = pc.dictionary_encode(rows.column(name).combine_chunks())
-                pseudonyms = pa.array(self._pseudonyms(kind, encoded.dictionary.to_pylist()), pa.string())
-                rows = rows.set_column(position, name, pseudonyms.take(encoded.indices))
+                rows = rows.set_column(position, name, self._replaced(kind, rows.column(name).combine_chunks()))
         return rows
 
-    def _pseudonyms(self, kind: str, raw_ids: list[str]) -> list[str]:
-        known = self._known.setdefault(kind, {})
+    def _replaced(self, kind: str, raw_ids: pa.Array) -> pa.Array:
+        known, pseudonyms = self._known.get(kind, (NO_IDS, NO_IDS))
         if len(known) > REMEMBERED_IDS:
-            known.clear()
-        known.update((each, self._pseudonym(kind, each)) for each in raw_ids if each not in known)
-        return [known[each] for each in raw_ids]
+            known = pseudonyms = NO_IDS
+        places = pc.index_in(raw_ids, value_set=known, skip_nulls=True)
+        is_new = pc.and_(pc.is_null(places), pc.is_valid(raw_ids))
+        newcomers = pc.dictionary_encode(raw_ids.filter(is_new))
+        if len(newcomers):
+            made = pa.array([self._pseudonym(kind, each) for each in newcomers.dictionary.to_pylist()], pa.string())
+            places = pc.replace_with_mask(places, is_new, pc.add(newcomers.indices, pa.scalar(len(known), pa.int32())))
+            known = pa.concat_arrays([known, newcomers.dictionary])
+            pseudonyms = pa.concat_arrays([pseudonyms, made])
+            self._known[kind] = known, pseudonyms
+        return pseudonyms.take(places)
 
     def _pseudonym(self, kind: str, raw_id: str) -> str:
         digest = hmac.digest(self.key, f"{self.shop}\0{kind}\0{raw_id}".encode(), "sha256")

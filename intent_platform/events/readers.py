@@ -25,6 +25,8 @@ from intent_platform.events.framing import ENCODING_BROKEN, ROW_TORN, Lines
 from intent_platform.events.mapping import Mapping
 
 PARQUET_BATCH_ROWS = 100_000
+IS_OBJECT = "CASE WHEN json_valid(text) THEN json_type(text) = 'OBJECT' ELSE false END"
+"""SQL about a line's text. CASE, since the parts of an AND come in any order, and json_type raises what is no JSON."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -166,9 +168,7 @@ def _read_json_lines(file: ReceivedFile, stream: _Opened) -> Iterator[RawRows]:
 def _check_json_fit(connection: duckdb.DuckDBPyConnection, lines: Lines, file: ReceivedFile) -> None:
     """A mapped column may be absent from some rows, but the required ones not from a whole block."""
     connection.register("lines", pa.table({"text": lines.readable_texts()}))
-    keys = connection.sql(
-        "SELECT DISTINCT unnest(json_keys(text)) FROM lines WHERE json_valid(text) AND json_type(text) = 'OBJECT'"
-    ).fetchall()
+    keys = connection.sql(f"SELECT DISTINCT unnest(CASE WHEN {IS_OBJECT} THEN json_keys(text) END) FROM lines").fetchall()
     present = sorted(key for (key,) in keys)
     required = [file.mapping.columns[name] for name in ("event_type", "occurred_at") if name in file.mapping.columns]
     if present and not all(_top_key(column) in present for column in required):
@@ -178,9 +178,8 @@ def _check_json_fit(connection: duckdb.DuckDBPyConnection, lines: Lines, file: R
 def _json_rows(connection: duckdb.DuckDBPyConnection, lines: Lines, mapping: Mapping) -> RawRows:
     connection.register("lines", pa.table({"text": lines.readable_texts()}))
     paths = [_json_path(column) for column in mapping.columns.values()]
-    is_object = "coalesce(json_valid(text) AND json_type(text) = 'OBJECT', false)"
     result: pa.Table = connection.sql(
-        f"SELECT {is_object} AS is_object, CASE WHEN {is_object} THEN json_extract_string(text, ?) END AS found "
+        f"SELECT {IS_OBJECT} AS is_object, CASE WHEN {IS_OBJECT} THEN json_extract_string(text, ?) END AS found "
         "FROM lines",
         params=[paths],
     ).to_arrow_table()

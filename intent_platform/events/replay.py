@@ -20,7 +20,7 @@ from intent_platform.domain import FileAccount
 from intent_platform.errors import FileUnreadable, NotEnoughData
 from intent_platform.events.contract import QUARANTINE_SCHEMA
 from intent_platform.events.engine import open_engine
-from intent_platform.events.intake import Door, FileIntake, judge, judging_sql
+from intent_platform.events.intake import Door, FileIntake, judge
 from intent_platform.events.parts import PartWriter
 from intent_platform.events.quarantine import Place, Rejected, Sealer, Unsealer, quarantine_table
 from intent_platform.events.readers import rows_of_texts
@@ -121,7 +121,7 @@ def _replay_file(
     batch = rows_of_texts(raw, [row["line"] for row in rows], header, door.mapping)
     batch = replace(batch, fields=door.pseudonymiser.replace_ids(batch.fields))
     with open_engine(door.settings, door.lake, time_zone=door.mapping.time_zone) as engine:
-        good, rejected = judge(batch, account.file, door, engine, judging_sql(door))
+        good, rejected = judge(batch, account.file, door, engine)
     if not good.num_rows:
         return None
     before = tuple(each for each in snapshot.files("accepted", door.partition) if each.tags["file"] == account.file)

@@ -1,5 +1,8 @@
 """Text fields in a shop's words → typed fields of the contract, as one Ibis expression that no row can make fail."""
 
+from collections.abc import Mapping as MappingType
+from datetime import date, datetime
+
 import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
@@ -22,11 +25,6 @@ def at_time_zone(zone, local_time):
     """DuckDB: the instant at which clocks in the zone show the time."""
 
 
-@ibis.udf.scalar.builtin(name="timezone", signature=((dt.string, UTC), dt.Timestamp()))
-def local_time(zone, instant):
-    """DuckDB: what clocks in the zone show at the instant."""
-
-
 @ibis.udf.scalar.builtin(signature=((dt.int64,), dt.Timestamp()))
 def make_timestamp(microseconds):
     """DuckDB: microseconds since 1970 as a time without zone."""
@@ -37,10 +35,11 @@ def sha256(text):
     """DuckDB: hexadecimal SHA-256."""
 
 
-def mapped_rows(rows: ir.Table, mapping: Mapping, time_zone: str) -> ir.Table:
+def mapped_rows(rows: ir.Table, mapping: Mapping, midnights: MappingType[date, datetime]) -> ir.Table:
     """Event rows of the contract from `fields` columns; adds day, is_ignored and <number>_text for the rules.
 
-    `rows` has the mapping's fields as text, pseudonyms already in place of ids, `line` and `unreadable`.
+    `rows` has the mapping's fields as text, pseudonyms already in place of ids, `line` and `unreadable`. `midnights`
+    says when the days begin, newest first; an event before them all has no day.
     """
     text = {each.name: _given(rows, mapping, each.name) for each in EVENT_FIELDS}
     occurred_at = _instant(text["occurred_at"], mapping)
@@ -49,7 +48,7 @@ def mapped_rows(rows: ir.Table, mapping: Mapping, time_zone: str) -> ir.Table:
         "unreadable",
         event_type=_our_word(text["event_type"], mapping),
         occurred_at=occurred_at,
-        day=local_time(time_zone, occurred_at).date(),
+        day=_day(occurred_at, midnights),
         given_event_id=text["event_id"],
         is_ignored=text["event_type"].isin(mapping.ignored_event_types or ("",)).fill_null(False),
         price_text=text["price"],
@@ -111,6 +110,12 @@ def _instant(text: ir.StringValue, mapping: Mapping) -> ir.TimestampValue:
         return at_time_zone("UTC", make_timestamp((in_range * 1_000_000).round().cast("int64")))
     parsed = try_strptime(text, mapping.time_format)
     return at_time_zone(mapping.time_zone, parsed)
+
+
+def _day(occurred_at: ir.TimestampValue, midnights: MappingType[date, datetime]) -> ir.DateValue:
+    """By comparison with a few midnights: a conversion to the time zone of each row costs as much as all its rules."""
+    begun = ((occurred_at >= ibis.literal(midnight), ibis.literal(day)) for day, midnight in midnights.items())
+    return ibis.cases(*begun, else_=ibis.null("date"))
 
 
 def _content_digest(typed: ir.Table) -> ir.StringValue:
