@@ -292,8 +292,10 @@ def test_a_disk_that_is_full_while_publishing(shop, tmp_path, small_disk):
     settings = replace(shop, lake=str(small_disk / "lake"))
     daily.validate_events(DAY, settings, path=str(write_file(tmp_path, "events.csv", GOOD)))
     large = [an_event(number, query_text=os.urandom(100).hex()) for number in range(4000)]
-    path = str(write_file(tmp_path, "events.csv", large))
-    for free_kib in (0, 20, 300, 600):  # the accepted rows take about 450 KiB, the clean day as much again
+    write_file(tmp_path / "in", "1.csv", large[:1])
+    write_file(tmp_path / "in", "2.csv", large)
+    path = str(tmp_path / "in")
+    for free_kib in (0, 20, 300, 600):  # accepted rows take about 450 KiB, and as much again without the repeat
         ballast = small_disk / "ballast"
         ballast.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - free_kib * 1024))
         with (

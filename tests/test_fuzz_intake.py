@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -40,8 +41,7 @@ def test_rows_in_are_rows_out_for_any_junk(doors, tmp_path, file):
     path = write_file(tmp_path, name, content)
     try:
         intake = taken_in(path, door)
-    except (FileUnreadable, MappingDoesNotFit) as refused:
-        assert str(refused).startswith(name)
+    except (FileUnreadable, MappingDoesNotFit):
         return
     account = intake.account
     quarantined, unsealed = broken_rules(intake, door), unsealed_rows(intake, door)
@@ -49,3 +49,6 @@ def test_rows_in_are_rows_out_for_any_junk(doors, tmp_path, file):
     assert account.quarantined == len(quarantined) == sum(account.by_rule.values())
     assert account.accepted == len(accepted_rows(intake, door))
     assert set(unsealed) == set(quarantined)
+    if name == "junk.csv":
+        lines = dict(enumerate(re.split(rb"\r?\n", content), start=1))
+        assert all(line > 1 and lines[line] for line in quarantined)

@@ -1,7 +1,6 @@
 """Received files become accepted, quarantined and duplicate rows, whatever the file is written in."""
 
 import itertools
-import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from junk import junk_csv
 from received import (
     DAY,
     HEADER,
@@ -216,60 +216,6 @@ def test_each_row_breaks_exactly_its_rule_and_can_be_unsealed(offline, tmp_path)
     assert unsealed_rows(intake, door) == dict(enumerate(kept, start=3))
 
 
-GOOD = csv_line(an_event()).encode()
-JUNK = st.one_of(
-    st.sampled_from(
-        [
-            GOOD,
-            GOOD.replace(b"e00001", b"e00002"),
-            csv_line(an_event(3, query_text='a "b"\nc')).encode(),
-            GOOD[:-9],
-            GOOD.replace(b"19.5", b"9" * 400),
-            GOOD.replace(b"19.5", b"NaN"),
-            GOOD.replace(b"2026", b"99999999"),
-            GOOD.replace(b"shoes", b'"'),
-            GOOD.replace(b"shoes", b"\0"),
-            GOOD.replace(b"shoes", b"\r"),
-            GOOD.replace(b"shoes", b"x" * 3000),
-            b'"',
-            b"\xff\xfe",
-            b"",
-            b",",
-            b",,,,,,,,,,,,,,,,",
-            "﻿".encode(),
-        ]
-    ),
-    st.binary(max_size=40),
-)
-LINE_END = st.sampled_from([b"\n", b"\r\n", b"\n\n", b"\r"])
-
-
-@st.composite
-def junk_files(draw) -> bytes:
-    lines = draw(st.lists(st.tuples(JUNK, LINE_END), min_size=1, max_size=12))
-    return HEADER.encode() + b"\n" + b"".join(itertools.chain.from_iterable(lines)) + b"\n" + GOOD
-
-
-@pytest.fixture
-def junk_door(offline):
-    return door_of(offline)
-
-
-@hypothesis_settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-@given(content=junk_files())
-def test_rows_in_are_rows_out_for_any_junk(junk_door, tmp_path, content):
-    path = write_file(tmp_path, "junk.csv", content)
-    intake = taken_in(path, junk_door)
-    account, quarantined = intake.account, broken_rules(intake, junk_door)
-    assert account.rows_read == account.accepted + account.quarantined + account.duplicate
-    assert account.quarantined == len(quarantined) == sum(account.by_rule.values())
-    assert account.accepted == len(accepted_rows(intake, junk_door)) <= 3
-    by_line = dict(enumerate(re.split(rb"\r?\n", content), start=1))
-    assert set(quarantined) <= {line for line, text in by_line.items() if text and line > 1}
-
-
 def verdicts(content: bytes, monkeypatch, **changed) -> list:
     """(line, rule or the row's fields) for every row, with some of framing's constants or functions replaced."""
     with monkeypatch.context() as patch:
@@ -294,7 +240,7 @@ def io_read(content: bytes):
 
 
 @hypothesis_settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=junk_files())
+@given(content=junk_csv())
 def test_the_fast_and_the_slow_way_give_the_same_rows(monkeypatch, content):
     slow = verdicts(content, monkeypatch, _parse_fast=lambda *_: None)
     assert verdicts(content, monkeypatch) == slow

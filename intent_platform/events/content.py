@@ -23,10 +23,8 @@ def content_sum(events: pa.Table) -> int:
     hashes = np.zeros(events.num_rows, np.uint64)
     for each in EVENT_FIELDS:
         column = events[each.name].combine_chunks()
-        if pa.types.is_string(each.kind):
-            hashes = _with_text(hashes, column)
-        else:
-            hashes = _mixed(hashes ^ _number_bits(column))
+        is_text = pa.types.is_string(each.kind)
+        hashes = _with_text(hashes, column) if is_text else _mixed(hashes ^ _number_bits(column))
     return int(hashes.sum(dtype=np.uint64))
 
 

@@ -65,11 +65,11 @@ def _aggregates(events: ir.Table | None, received_on: date, rejected_ratio: floa
     if events is None:
         return pd.DataFrame([{"rows": 0, "rejected_ratio": rejected_ratio}])
     share = {f"share_of_{name}": (events.event_type == name).mean() for name in ("view", "purchase")}
-    nulls = {f"null_share_of_{each.name}": events[each.name].isnull().mean() for each in EVENT_FIELDS if each.is_required}
+    nulls = {
+        f"null_share_of_{each.name}": events[each.name].isnull().mean() for each in EVENT_FIELDS if each.is_required
+    }
     hours = (epoch_us(events.occurred_at) // MICROSECONDS_PER_HOUR).nunique()
-    row = events.aggregate(
-        rows=events.count(), newest_day=events.day.max(), **share, **nulls, hours=hours
-    ).to_pandas()
+    row = events.aggregate(rows=events.count(), newest_day=events.day.max(), **share, **nulls, hours=hours).to_pandas()
     row["rejected_ratio"] = rejected_ratio
     row["days_behind"] = (pd.Timestamp(received_on) - pd.to_datetime(row["newest_day"])).dt.days
     return row.drop(columns="newest_day")

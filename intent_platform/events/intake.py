@@ -71,7 +71,8 @@ class Door:
     def window(self) -> Window:
         lateness = timedelta(hours=self.settings.max_lateness_hours)
         return Window(
-            earliest=self._midnight(self.received_on) - lateness, end=self._midnight(self.received_on + timedelta(days=1))
+            earliest=self._midnight(self.received_on) - lateness,
+            end=self._midnight(self.received_on + timedelta(days=1)),
         )
 
     @property
@@ -94,7 +95,10 @@ def take_in(file: ReceivedFile, door: Door) -> FileIntake:
     ):
         by_rule, unknown_words = Counter[str](), Counter[str]()
         quarantined = _QuarantineWriter(door, Sealer(settings), Path(folder) / "quarantine.parquet")
-        with PartWriter(door.lake, ("accepted", door.partition)) as writer, ahead(_judged_batches(file, door, engine)) as judged:
+        with (
+            PartWriter(door.lake, ("accepted", door.partition)) as writer,
+            ahead(_judged_batches(file, door, engine)) as judged,
+        ):
             for accepted, rejected, words in judged:
                 writer.add(accepted)
                 quarantined.add(rejected)

@@ -168,7 +168,9 @@ def _read_json_lines(file: ReceivedFile, stream: _Opened) -> Iterator[RawRows]:
 def _check_json_fit(connection: duckdb.DuckDBPyConnection, lines: Lines, file: ReceivedFile) -> None:
     """A mapped column may be absent from some rows, but the required ones not from a whole block."""
     connection.register("lines", pa.table({"text": lines.readable_texts()}))
-    keys = connection.sql(f"SELECT DISTINCT unnest(CASE WHEN {IS_OBJECT} THEN json_keys(text) END) FROM lines").fetchall()
+    keys = connection.sql(
+        f"SELECT DISTINCT unnest(CASE WHEN {IS_OBJECT} THEN json_keys(text) END) FROM lines"
+    ).fetchall()
     present = sorted(key for (key,) in keys)
     required = [file.mapping.columns[name] for name in ("event_type", "occurred_at") if name in file.mapping.columns]
     if present and not all(_top_key(column) in present for column in required):

@@ -132,7 +132,9 @@ def _replay_file(
         writer.add(new)
     still = quarantine_table(_as_found(rejected, rows, unsealer), Sealer(door.settings))
     after = _account_after(account, still, accepted=new.num_rows, duplicate=good.num_rows - new.num_rows)
-    return FileIntake(account=after, accepted=(*before, *writer.parts(tags)), quarantined=_write_quarantine(still, file, door))
+    return FileIntake(
+        account=after, accepted=(*before, *writer.parts(tags)), quarantined=_write_quarantine(still, file, door)
+    )
 
 
 def _as_found(rejected: Sequence[Rejected], rows: Sequence[Mapping], unsealer: Unsealer) -> list[Rejected]:

@@ -117,7 +117,9 @@ def _changes(
     replaced = [each for each in old if each.tags["file"] in names]
     new = [part for each in intakes for part in each.accepted]
     received = (*(each for each in old if each not in replaced), *new)
-    accepted = AcceptedFiles(by_received_day={**_published_by_day(snapshot), door.received_on: received}, lake=door.lake)
+    accepted = AcceptedFiles(
+        by_received_day={**_published_by_day(snapshot), door.received_on: received}, lake=door.lake
+    )
     lateness = timedelta(hours=door.settings.max_lateness_hours)
     with open_engine(door.settings, door.lake) as engine:
         days = touched_days(engine, [*new, *replaced], accepted, door.received_on, lateness)
