@@ -3,6 +3,7 @@
 import hmac
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -48,20 +49,28 @@ class Pseudonymiser:
         return rows
 
     def _replaced(self, kind: str, raw_ids: pa.Array) -> pa.Array:
+        encoded = pc.dictionary_encode(raw_ids)
         known, pseudonyms = self._known.get(kind, (NO_IDS, NO_IDS))
         if len(known) > REMEMBERED_IDS:
             known = pseudonyms = NO_IDS
-        places = pc.index_in(raw_ids, value_set=known, skip_nulls=True)
-        is_new = pc.and_(pc.is_null(places), pc.is_valid(raw_ids))
-        newcomers = pc.dictionary_encode(raw_ids.filter(is_new))
-        if len(newcomers):
-            made = pa.array([self._pseudonym(kind, each) for each in newcomers.dictionary.to_pylist()], pa.string())
-            places = pc.replace_with_mask(places, is_new, pc.add(newcomers.indices, pa.scalar(len(known), pa.int32())))
-            known = pa.concat_arrays([known, newcomers.dictionary])
-            pseudonyms = pa.concat_arrays([pseudonyms, made])
+        places = _places(encoded.dictionary, known)
+        new = encoded.dictionary.filter(pa.array(places < 0))
+        if len(new):
+            made = pa.array([self._pseudonym(kind, each) for each in new.to_pylist()], pa.string())
+            places[places < 0] = len(known) + np.arange(len(new))
+            known, pseudonyms = pa.concat_arrays([known, new]), pa.concat_arrays([pseudonyms, made])
             self._known[kind] = known, pseudonyms
-        return pseudonyms.take(places)
+        return pseudonyms.take(pa.array(places)).take(encoded.indices)
 
     def _pseudonym(self, kind: str, raw_id: str) -> str:
         digest = hmac.digest(self.key, f"{self.shop}\0{kind}\0{raw_id}".encode(), "sha256")
         return f"{kind}{KEY_VERSION}_{digest.hex()[:HEX_DIGITS]}"
+
+
+def _places(ids: pa.Array, known: pa.Array) -> np.ndarray:
+    """Where each of `ids` stands among the known ones, or -1. The known are looked up: they are many, `ids` a batch."""
+    found = pc.index_in(known, value_set=ids)
+    at = np.flatnonzero(found.is_valid())
+    places = np.full(len(ids), -1, dtype=np.int64)
+    places[found.take(pa.array(at)).to_numpy()] = at
+    return places
