@@ -60,7 +60,7 @@ class Pseudonymiser:
             places[places < 0] = len(known) + np.arange(len(new))
             known, pseudonyms = pa.concat_arrays([known, new]), pa.concat_arrays([pseudonyms, made])
             self._known[kind] = known, pseudonyms
-        return pseudonyms.take(pa.array(places)).take(encoded.indices)
+        return pseudonyms.take(pa.array(places).take(encoded.indices))
 
     def _pseudonym(self, kind: str, raw_id: str) -> str:
         digest = hmac.digest(self.key, f"{self.shop}\0{kind}\0{raw_id}".encode(), "sha256")
