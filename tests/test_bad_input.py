@@ -85,6 +85,12 @@ BAD_FILES = {
         r"after \d+ rows.*fetch",
     ),
     "no gzip at all": ("events.csv.gz", lambda _: csv_text(GOOD).encode(), FileUnreadable, r"cannot be read as csv"),
+    "a header with a line end in it": (
+        "events.csv",
+        lambda _: b"event_id\revent_type\n" + csv_text(GOOD).encode(),
+        FileUnreadable,
+        r"header cannot be taken apart.*mend its line",
+    ),
     "UTF-16": ("events.csv", lambda _: csv_text(GOOD).encode("utf-16"), FileUnreadable, r'file.encoding = "utf-16"'),
     "another log": (
         "events.csv",

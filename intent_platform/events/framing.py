@@ -92,9 +92,12 @@ def lines_of_texts(texts: Sequence[bytes], numbers: Sequence[int]) -> Lines:
 
 
 def take_header(lines: Lines, delimiter: str, quote: str) -> tuple[tuple[str, ...], Lines]:
-    """The first row as column names, and the rows after it."""
+    """The first row as column names, and the rows after it; FileUnreadable when it is no row of a CSV."""
     text = lines.text(0).decode("utf-8", errors="replace")
-    names = next(csv.reader([text], delimiter=delimiter, **_quoting(quote)), [])
+    try:
+        names = next(csv.reader([text], delimiter=delimiter, **_quoting(quote)), [])
+    except csv.Error as error:
+        raise FileUnreadable(f"The header cannot be taken apart: {error}. Nothing was taken; mend its line.") from error
     return tuple(name.strip() for name in names), lines.take(np.arange(1, len(lines)))
 
 
