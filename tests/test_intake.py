@@ -217,7 +217,7 @@ def test_each_row_breaks_exactly_its_rule_and_can_be_unsealed(offline, tmp_path)
 
 
 def verdicts(content: bytes, monkeypatch, **changed) -> list:
-    """(line, rule or the row's fields) for every row, with some of framing's constants or functions replaced."""
+    """(line, rule or the row's fields) for every row by line, with some of framing's constants or functions replaced."""
     with monkeypatch.context() as patch:
         for name, value in changed.items():
             patch.setattr(framing, name, value)
@@ -230,7 +230,7 @@ def verdicts(content: bytes, monkeypatch, **changed) -> list:
             )
             rows = zip(*(columns[name].to_pylist() for name in header), strict=True)
             found += zip(lines.numbers.tolist(), lines.broken.tolist(), rows, strict=True)
-        return found
+        return sorted(found, key=lambda row: row[0])
 
 
 def io_read(content: bytes):

@@ -7,6 +7,7 @@ Critical expectations refuse the day; comparisons with the days before only warn
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -176,12 +177,16 @@ def _run(tables: Mapping[str, pd.DataFrame], expected: Sequence[_Expected], docs
 
 
 def _context(docs: Path):
-    """A file context of its own per received day, for the Data Docs; no telemetry, no progress bars."""
+    """A file context of its own per received day, for the Data Docs; no telemetry, no progress bars.
+
+    It begins empty: docs show the last judgement, as quality.expectation_result does, and do not grow with each run.
+    """
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     import great_expectations as gx  # 3 seconds: only when a day is judged
 
-    docs.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(docs, ignore_errors=True)
+    docs.mkdir(parents=True)
     context = gx.get_context(mode="file", project_root_dir=docs)
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
     return context, gx

@@ -104,7 +104,11 @@ def take_header(lines: Lines, delimiter: str, quote: str) -> tuple[tuple[str, ..
 def parse_csv(
     lines: Lines, *, header: Sequence[str], wanted: Sequence[str], delimiter: str, quote: str, null_words: Sequence[str]
 ) -> tuple[Lines, dict[str, pa.Array]]:
-    """Fields of the wanted columns, one array each, aligned with the returned lines (some may have been joined)."""
+    """Fields of the wanted columns, one array each, aligned with the returned lines.
+
+    Some lines may have been joined, and they come in another order: those that cannot be taken apart are last, so that
+    the parser's columns are used as they are.
+    """
     lines, is_odd = _join_quoted(lines, len(header), delimiter, quote)
     is_fast = lines.is_fine & ~is_odd & ~_has_inner_return(lines)
     fast = _parse_fast(lines.take(np.flatnonzero(is_fast)), header, wanted, delimiter, quote, null_words)
@@ -115,23 +119,20 @@ def parse_csv(
         torn, table = fast
     slow_at = np.flatnonzero(lines.is_fine & ~is_fast)
     slow = [_parse_slow(lines.text(int(i)), len(header), delimiter, quote) for i in slow_at]
+    is_row = np.array([row is not None for row in slow], dtype=bool)
+    by_hand = [row for row in slow if row is not None]
 
-    source = np.full(len(lines), -1, dtype=np.int64)
-    fast_at = np.flatnonzero(is_fast)
-    source[fast_at[~torn]] = np.arange(table.num_rows)
-    kept = [row for row in slow if row is not None]
-    source[slow_at[[row is not None for row in slow]]] = table.num_rows + np.arange(len(kept))
-    lines = lines.mark(source < 0, ROW_TORN)
-
-    take = pa.array(source, mask=source < 0)
+    readable = np.concatenate([np.flatnonzero(is_fast)[~torn], slow_at[is_row]])
+    is_unreadable = np.ones(len(lines), bool)
+    is_unreadable[readable] = False
+    unreadable = np.flatnonzero(is_unreadable)
     columns = {}
     for name in wanted:
         position = header.index(name)
-        by_hand = [None if row[position] in null_words else row[position] for row in kept]
-        columns[name] = (
-            pa.chunked_array([*table[name].chunks, pa.array(by_hand, pa.string())]).combine_chunks().take(take)
-        )
-    return lines, columns
+        texts = [None if row[position] in null_words else row[position] for row in by_hand]
+        rest = pa.array(texts + [None] * len(unreadable), pa.string())
+        columns[name] = pa.concat_arrays([*table[name].chunks, rest])
+    return lines.mark(is_unreadable, ROW_TORN).take(np.concatenate([readable, unreadable])), columns
 
 
 def _utf8_reader(read: Callable[[int], bytes], encoding: str) -> Callable[[int], bytes]:

@@ -137,7 +137,7 @@ def judge(rows: RawRows, file_name: str, door: Door, engine: Backend) -> tuple[p
     engine.con.register("received_rows", batch)
     judged = engine.con.sql(door.judging_sql).to_arrow_table()
     is_fine = pc.is_null(judged["broken_rule"])
-    broken = judged.select(["line", "broken_rule"]).filter(pc.invert(is_fine)).sort_by("line")
+    broken = judged.select(["line", "broken_rule"]).filter(pc.invert(is_fine)).to_pydict()
     rejected = [
         Rejected(
             place=Place(
@@ -146,8 +146,9 @@ def judge(rows: RawRows, file_name: str, door: Door, engine: Backend) -> tuple[p
             broken_rule=rule,
             raw=rows.raw(position),
         )
-        for position, rule in zip(broken["line"].to_pylist(), broken["broken_rule"].to_pylist(), strict=True)
+        for position, rule in zip(broken["line"], broken["broken_rule"], strict=True)
     ]
+    rejected.sort(key=lambda each: each.place.line)
     return _with_provenance(judged.filter(is_fine), rows, file_name, door), rejected
 
 
