@@ -217,7 +217,7 @@ def test_each_row_breaks_exactly_its_rule_and_can_be_unsealed(offline, tmp_path)
 
 
 def verdicts(content: bytes, monkeypatch, **changed) -> list:
-    """(line, rule or the row's fields) for every row by line, with some of framing's constants or functions replaced."""
+    """(line, rule or the row's fields) for each row by line, with some constants or functions of framing replaced."""
     with monkeypatch.context() as patch:
         for name, value in changed.items():
             patch.setattr(framing, name, value)

@@ -13,7 +13,7 @@ from intent_platform.settings import Settings
 KEY_VERSION = 1
 HEX_DIGITS = 32  # 128 of HMAC-SHA256's 256 bits
 REMEMBERED_IDS = 1_000_000  # some 60 MiB; a shopper comes again in the next batch
-NO_IDS = pa.array([], pa.string())
+NO_IDS = pa.chunked_array([], pa.string())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Pseudonymiser:
 
     key: bytes
     shop: str
-    _known: dict[str, tuple[pa.Array, pa.Array]] = field(default_factory=dict, compare=False)  # raw ids, pseudonyms
+    _known: dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]] = field(default_factory=dict, compare=False)  # raw ids, pseudonyms
 
     @classmethod
     def of(cls, settings: Settings) -> "Pseudonymiser":
@@ -58,19 +58,23 @@ class Pseudonymiser:
         if len(new):
             made = pa.array([self._pseudonym(kind, each) for each in new.to_pylist()], pa.string())
             places[places < 0] = len(known) + np.arange(len(new))
-            known, pseudonyms = pa.concat_arrays([known, new]), pa.concat_arrays([pseudonyms, made])
+            known, pseudonyms = _appended(known, new), _appended(pseudonyms, made)
             self._known[kind] = known, pseudonyms
-        return pseudonyms.take(pa.array(places).take(encoded.indices))
+        return pseudonyms.take(pa.array(places).take(encoded.indices)).combine_chunks()
 
     def _pseudonym(self, kind: str, raw_id: str) -> str:
         digest = hmac.digest(self.key, f"{self.shop}\0{kind}\0{raw_id}".encode(), "sha256")
         return f"{kind}{KEY_VERSION}_{digest.hex()[:HEX_DIGITS]}"
 
 
-def _places(ids: pa.Array, known: pa.Array) -> np.ndarray:
+def _places(ids: pa.Array, known: pa.ChunkedArray) -> np.ndarray:
     """Where each of `ids` stands among the known ones, or -1. The known are looked up: they are many, `ids` a batch."""
     found = pc.index_in(known, value_set=ids)
     at = np.flatnonzero(found.is_valid())
     places = np.full(len(ids), -1, dtype=np.int64)
-    places[found.take(pa.array(at)).to_numpy()] = at
+    places[found.drop_null().to_numpy()] = at
     return places
+
+
+def _appended(column: pa.ChunkedArray, more: pa.Array) -> pa.ChunkedArray:
+    return pa.chunked_array([*column.chunks, more])
