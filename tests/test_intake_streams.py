@@ -231,6 +231,6 @@ def mixed(number: int) -> int:
 def test_an_id_keeps_its_pseudonym_when_the_memory_of_ids_is_full(monkeypatch):
     monkeypatch.setattr(pseudonyms, "REMEMBERED_IDS", 3)
     door = Pseudonymiser(key=bytes(32), shop="main")
-    for raw_ids in (["a", None, "b", "a"], ["c", "d", "a"], [None], ["a", "e", "b"]):
+    for raw_ids in ([None], [], ["a", None, "b", "a"], ["c", "d", "a"], [None], ["a", "e", "b"]):
         found = door.replace_ids(pa.table({"user_id": pa.array(raw_ids, pa.string())}))["user_id"].to_pylist()
         assert found == [each and door.of_user(each) for each in raw_ids]

@@ -25,7 +25,8 @@ class Pseudonymiser:
 
     key: bytes
     shop: str
-    _known: dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]] = field(default_factory=dict, compare=False)  # raw ids, pseudonyms
+    _known: dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]] = field(default_factory=dict, compare=False)
+    # by kind: raw ids, and the pseudonym of each
 
     @classmethod
     def of(cls, settings: Settings) -> "Pseudonymiser":
