@@ -16,7 +16,7 @@ from datetime import timedelta
 from airflow.sdk import Param, dag, task
 from intent_assets import INTENT_MODEL
 from intent_days import newest_clean_day
-from intent_errors import fail_at_once
+from intent_retries import RETRY_WHAT_MAY_PASS
 
 
 @dag(
@@ -29,6 +29,7 @@ from intent_errors import fail_at_once
         "owner": "intent-platform",
         "retries": 1,
         "retry_delay": timedelta(minutes=1),
+        "retry_policy": RETRY_WHAT_MAY_PASS,
         "execution_timeout": timedelta(minutes=30),
     },
     params={
@@ -50,7 +51,6 @@ from intent_errors import fail_at_once
 )
 def promote_release():
     @task(outlets=[INTENT_MODEL])
-    @fail_at_once
     def promote(*, params, dag_run, outlet_events) -> None:
         from datetime import UTC, datetime
 

@@ -18,7 +18,7 @@ from airflow.sdk import Param, PartitionedAssetTimetable, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 from intent_assets import CATALOGUE, ITEM_INDEX
 from intent_days import newest_clean_day
-from intent_errors import fail_at_once
+from intent_retries import RETRY_WHAT_MAY_PASS
 
 
 @dag(
@@ -31,6 +31,7 @@ from intent_errors import fail_at_once
         "owner": "intent-platform",
         "retries": 2,
         "retry_delay": timedelta(minutes=5),
+        "retry_policy": RETRY_WHAT_MAY_PASS,
         "execution_timeout": timedelta(hours=4),
     },
     params={
@@ -50,7 +51,6 @@ from intent_errors import fail_at_once
 )
 def rebuild_item_index():
     @task(outlets=[ITEM_INDEX])
-    @fail_at_once
     def rebuild(*, params, outlet_events) -> None:
         from intent_platform import daily, training  # torch and faiss stay out of DAG parsing
         from intent_platform.settings import Settings

@@ -19,7 +19,7 @@ from datetime import date, timedelta
 from airflow.sdk import Param, PartitionedAssetTimetable, dag, task
 from intent_assets import CLEAN_EVENTS, INTENT_MODEL, ITEM_INDEX, USER_PROFILES
 from intent_days import DAY, MACROS
-from intent_errors import fail_at_once
+from intent_retries import RETRY_WHAT_MAY_PASS
 
 
 @dag(
@@ -33,6 +33,7 @@ from intent_errors import fail_at_once
         "owner": "intent-platform",
         "retries": 2,
         "retry_delay": timedelta(minutes=5),
+        "retry_policy": RETRY_WHAT_MAY_PASS,
         "execution_timeout": timedelta(hours=2),
     },
     params={
@@ -47,7 +48,6 @@ from intent_errors import fail_at_once
 )
 def refresh_profiles():
     @task(outlets=[USER_PROFILES])
-    @fail_at_once
     def refresh(day: str, *, outlet_events) -> None:
         from intent_platform import daily  # torch and faiss stay out of DAG parsing
         from intent_platform.settings import Settings

@@ -18,7 +18,7 @@ from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 from intent_assets import CLEAN_EVENTS
 from intent_days import DAY, MACROS, newest_clean_day
-from intent_errors import fail_at_once
+from intent_retries import RETRY_WHAT_MAY_PASS
 
 
 @dag(
@@ -32,6 +32,7 @@ from intent_errors import fail_at_once
         "owner": "intent-platform",
         "retries": 1,
         "retry_delay": timedelta(minutes=5),
+        "retry_policy": RETRY_WHAT_MAY_PASS,
         "execution_timeout": timedelta(hours=2),
     },
     params={
@@ -58,7 +59,6 @@ from intent_errors import fail_at_once
 )
 def replay_quarantine():
     @task(outlets=[CLEAN_EVENTS])
-    @fail_at_once
     def replay(day: str, *, params, outlet_events) -> None:
         from intent_platform import daily  # torch and faiss stay out of DAG parsing
         from intent_platform.settings import Settings

@@ -21,7 +21,7 @@ from airflow.sdk import Param, PartitionedAssetTimetable, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 from intent_assets import CLEAN_EVENTS, INTENT_MODEL
 from intent_days import DAY, MACROS
-from intent_errors import fail_at_once
+from intent_retries import RETRY_WHAT_MAY_PASS
 
 
 @dag(
@@ -35,6 +35,7 @@ from intent_errors import fail_at_once
         "owner": "intent-platform",
         "retries": 1,
         "retry_delay": timedelta(minutes=10),
+        "retry_policy": RETRY_WHAT_MAY_PASS,
         "execution_timeout": timedelta(hours=12),
     },
     params={
@@ -55,7 +56,6 @@ from intent_errors import fail_at_once
 )
 def retrain_classifier():
     @task(pool="gpu", outlets=[INTENT_MODEL])
-    @fail_at_once
     def retrain(day: str, *, params, outlet_events) -> None:
         from intent_platform import training  # torch and faiss stay out of DAG parsing
         from intent_platform.settings import Settings

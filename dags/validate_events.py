@@ -21,8 +21,8 @@ from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 from intent_assets import CATALOGUE, CLEAN_EVENTS
 from intent_days import DAY, MACROS, daily_for_the_finished_day
-from intent_errors import fail_at_once
 from intent_files import WaitForFiles
+from intent_retries import RETRY_WHAT_MAY_PASS
 
 
 @dag(
@@ -37,6 +37,7 @@ from intent_files import WaitForFiles
         "owner": "intent-platform",
         "retries": 2,
         "retry_delay": timedelta(minutes=5),
+        "retry_policy": RETRY_WHAT_MAY_PASS,
         "execution_timeout": timedelta(hours=2),
     },
     params={
@@ -79,7 +80,6 @@ def validate_events():
     )
 
     @task(outlets=[CLEAN_EVENTS])
-    @fail_at_once
     def validate(day: str, *, params, outlet_events) -> None:
         from intent_platform import daily  # torch and faiss stay out of DAG parsing
         from intent_platform.settings import Settings
@@ -89,7 +89,6 @@ def validate_events():
         outlet_events[CLEAN_EVENTS].add_partitions(day)
 
     @task(outlets=[CATALOGUE])
-    @fail_at_once
     def load_catalogue(day: str, *, outlet_events) -> None:
         from intent_platform import daily
         from intent_platform.settings import Settings

@@ -58,7 +58,9 @@ def build_sequences(day: date, settings: Settings) -> tuple[str, ...]:
         changes = sequences.build_days(snapshot, settings) | changed
         write_items(connection, items, settings.shop)
         if changes:
-            lake.publish(changes, based_on=snapshot)
+            snapshot = lake.publish(changes, based_on=snapshot)
+        for figures in sequences.account_of_days(snapshot):
+            db.query(connection, "put_sequence_day", shop=settings.shop, **figures)
     log.info("sequences_built", shop=settings.shop, day=day, partitions=len(changes))
     lake.remove_unpublished(older_than=REMOVE_FILES_AFTER, now=datetime.now(UTC))
     return tuple(f"{table}/{partition}" for table, partition in changes)

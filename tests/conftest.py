@@ -15,10 +15,23 @@ import sqlalchemy as sa
 
 from intent_platform import db
 from intent_platform.db.connection import _engine
+from intent_platform.paths import resource_folder
 from intent_platform.settings import Settings
+
+AIRFLOW = {
+    "AIRFLOW_HOME": tempfile.mkdtemp(prefix="intent-airflow-"),
+    "AIRFLOW__CORE__DAGS_FOLDER": str(resource_folder("dags")),
+    "AIRFLOW__CORE__PLUGINS_FOLDER": str(resource_folder("plugins")),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+}
+os.environ.update(AIRFLOW)  # here, because Airflow reads its configuration when a test first imports it
 
 FAST_SERVER = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off")
 """The server lives for one test run; nobody reads its disk after a crash."""
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(AIRFLOW["AIRFLOW_HOME"])
 
 
 @pytest.fixture(scope="session")

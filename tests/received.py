@@ -31,8 +31,9 @@ RAW_DEVICE = "device-5f3a9c0011"
 
 TABLES = (
     *("quality.file_account", "quality.rule_account", "quality.clean_day", "quality.event_count"),
-    *("quality.expectation_result", "profiles.user_profile", "profiles.user_interest", "profiles.user_recommendation"),
-    *("profiles.user_profile_history", "profiles.item", "profiles.refreshed_day", "registry.promotion"),
+    *("quality.sequence_day", "quality.expectation_result", "profiles.user_profile", "profiles.user_interest"),
+    *("profiles.user_recommendation", "profiles.user_profile_history", "profiles.item", "profiles.refreshed_day"),
+    "registry.promotion",
 )
 
 

@@ -4,25 +4,20 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections import deque
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import RetryAction
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+from airflow.timetables.trigger import CronPartitionTimetable
 
+from intent_platform import errors
 from intent_platform.paths import resource_folder
 
 DAGS, PLUGINS = resource_folder("dags"), resource_folder("plugins")
-os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="intent-airflow-")  # before Airflow reads its configuration
-os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(PLUGINS)
-os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(DAGS)
-os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-
-from airflow.dag_processing.dagbag import DagBag  # noqa: E402
-from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout  # noqa: E402
-from airflow.timetables.trigger import CronPartitionTimetable  # noqa: E402
-
 FILES = sorted(path.stem for path in DAGS.glob("*.py"))
 SLOW_OR_UNSAFE = {"torch", "faiss", "transformers", "great_expectations", "ibis", "duckdb", "sklearn", "lightgbm"}
 MOST_TASK_RUNS_A_DAY = 8
@@ -95,29 +90,24 @@ def test_a_task_is_tried_again_after_a_pause_and_ends_some_time(dag):
         assert task.execution_timeout
 
 
-def test_a_task_that_no_retry_can_mend_fails_at_once(dag):
-    steps = [task for task in dag.tasks if hasattr(task, "python_callable")]
-    assert steps
-    for task in steps:
-        assert task.python_callable.__code__.co_name == "guarded", task.task_id
+def test_what_another_try_would_meet_again_is_not_tried_again(dag):
+    for task in dag.tasks:
+        assert type(task.retry_policy).__name__ == "RetryWhatMayPass", task.task_id
 
 
-def test_only_what_may_pass_by_itself_is_tried_again(dags):  # noqa: ARG001 - parsing puts the plugins on the path
-    from intent_errors import fail_at_once
+@pytest.mark.parametrize(
+    ("error", "action"),
+    [
+        (errors.DatabaseUnavailable("away"), RetryAction.DEFAULT),
+        (OSError("not ours"), RetryAction.DEFAULT),
+        (errors.MappingInvalid("no such column"), RetryAction.FAIL),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_only_what_may_pass_by_itself_is_tried_again(dags, error, action):  # noqa: ARG001 - parsing puts plugins on the path
+    from intent_retries import RETRY_WHAT_MAY_PASS
 
-    from intent_platform.errors import DatabaseUnavailable, DayRefused
-
-    refused = DayRefused(day=date(2026, 8, 21), rows_read=3, rejected=2, allowed_ratio=0.3, by_rule={"row_torn": 2})
-
-    @fail_at_once
-    def step(error):
-        raise error
-
-    with pytest.raises(AirflowFailException, match="2 of 3 events rejected") as failed:
-        step(refused)
-    assert str(failed.value) == str(refused)
-    with pytest.raises(DatabaseUnavailable):
-        step(DatabaseUnavailable("away"))
+    assert RETRY_WHAT_MAY_PASS.evaluate(error, try_number=1, max_tries=2).action == action
 
 
 def test_every_field_of_a_form_says_what_it_is(dag):

@@ -6,7 +6,10 @@ import ibis
 import pyarrow as pa
 import pytest
 
+from intent_platform.events.engine import open_engine
+from intent_platform.lake import Lake
 from intent_platform.sequences import label, offsets, split_by_time
+from intent_platform.sequences.account import figures_of
 from intent_platform.sequences.build import link_changes, with_owner, with_sessions
 
 START = datetime(2026, 8, 1, tzinfo=UTC)
@@ -25,6 +28,13 @@ def events(*rows: tuple) -> pa.Table:
             "order_id": pa.array([row[4] if len(row) > 4 else None for row in rows], pa.string()),
         }
     )
+
+
+def marked_rows(*rows: tuple) -> pa.Table:
+    """Rows of (user_id, hours after START, event_type, item_id), their sessions marked."""
+    table = events(*((user, None, hours, kind) for user, hours, kind, _ in rows))
+    table = table.append_column("item_id", pa.array([row[3] for row in rows], pa.string()))
+    return with_sessions(ibis.memtable(table), gap_minutes=30).to_pyarrow()
 
 
 def owners(table: pa.Table) -> list[str]:
@@ -50,6 +60,21 @@ def test_a_silence_longer_than_the_gap_begins_a_session():
     marked = with_sessions(ibis.memtable(table), gap_minutes=30).order_by("event_id").to_pyarrow()
     begins = [(each - START) / timedelta(hours=1) for each in marked["session_started_at"].to_pylist()]
     assert begins == pytest.approx([0, 0, 1.01, 1.01])
+
+
+def test_a_purchase_counts_as_following_a_view_of_its_item_in_its_session_only(settings):
+    table = marked_rows(
+        ("ann", 0, "view", "boot"),
+        ("ann", 0.1, "purchase", "boot"),  # seen before
+        ("ann", 0.2, "purchase", "sock"),  # never seen
+        ("ann", 0.3, "view", "sock"),  # too late
+        ("ann", 5, "purchase", "boot"),  # seen, but in another session
+        ("bob", 0.1, "purchase", "boot"),  # seen by another shopper
+        ("bob", 0.1, "view", None),
+    )
+    with open_engine(settings, Lake(settings.lake_root, settings.shop)) as engine:
+        figures = figures_of(ibis.memtable(table), engine)
+    assert figures == {"shoppers": "2", "sessions": "3", "purchases": "4", "purchases_after_view": "1"}
 
 
 def test_a_purchase_within_the_horizon_is_a_label_and_its_own_order_is_not():

@@ -1,5 +1,6 @@
 """Clean days → one time-ordered sequence per user; labels with maturity; split by time."""
 
+from intent_platform.sequences.account import account_of_days
 from intent_platform.sequences.build import SEQUENCE_SCHEMA, build_days
 from intent_platform.sequences.history import offsets, read_history, user_buckets
 from intent_platform.sequences.labels import Split, label, split_by_time
@@ -7,6 +8,7 @@ from intent_platform.sequences.labels import Split, label, split_by_time
 __all__ = [
     "SEQUENCE_SCHEMA",
     "Split",
+    "account_of_days",
     "build_days",
     "label",
     "offsets",

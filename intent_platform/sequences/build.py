@@ -17,6 +17,7 @@ from intent_platform.events.contract import EVENT_SCHEMA, UTC_TIME
 from intent_platform.events.engine import open_engine
 from intent_platform.events.typing import at_time_zone
 from intent_platform.lake import DataFile, Snapshot
+from intent_platform.sequences.account import figures_of
 from intent_platform.settings import Settings
 
 SEQUENCE_SCHEMA = pa.schema(
@@ -32,6 +33,9 @@ SEQUENCE_SCHEMA = pa.schema(
     ]
 )
 """Sorted by (user_id, occurred_at, event_id); long form, one row per event."""
+
+VERSION = "2"
+"""Goes up when the same inputs give another file or other tags: days that are there are then built anew."""
 
 Changes = dict[tuple[str, str], Sequence[DataFile]]
 
@@ -92,7 +96,7 @@ def _links_until(links: dict[date, DataFile], day: date, settings: Settings) -> 
 def _inputs_digest(snapshot: Snapshot, day: date, links: dict[date, DataFile], settings: Settings) -> str:
     parts = [_clean_digest(snapshot, day - timedelta(days=1)), _clean_digest(snapshot, day)]
     parts += [each.tags["content"] for each in _links_until(links, day, settings) if each.rows]
-    parts += [str(settings.session_gap_minutes), settings.time_zone]
+    parts += [str(settings.session_gap_minutes), settings.time_zone, VERSION]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 
@@ -109,7 +113,8 @@ def _write_sequences(
     received_at = at_time_zone(settings.time_zone, (of_day.received_on + ibis.interval(days=1)).cast("timestamp"))
     rows = of_day.mutate(received_at=received_at).select(*SEQUENCE_SCHEMA.names)
     table = rows.order_by("user_id", "occurred_at", "event_id").to_pyarrow().cast(SEQUENCE_SCHEMA)
-    return lake.write("sequences", f"day={day}", table, {"inputs": inputs})
+    figures = figures_of(ibis.memtable(table), engine)
+    return lake.write("sequences", f"day={day}", table, {"inputs": inputs, **figures})
 
 
 def with_owner(events: ir.Table, links: ir.Table) -> ir.Table:
