@@ -12,7 +12,7 @@ export INTENT_BENCH_DATA ?= $(DATA)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-intake clean
+.PHONY: help install demo test check lint format bench-intake bench-text bench-tuning clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,6 +49,12 @@ format: $(STAMP) ## let ruff and sqlfluff rewrite what they can
 
 bench-intake: $(STAMP) ## the whole door at 1 M and 5 M events, beside Great Expectations and DuckDB alone
 	$(BIN)/python benchmarks/intake.py
+
+bench-text: $(STAMP) ## the text encoder beside a plain float32 loop, on real titles and queries
+	$(BIN)/python benchmarks/text.py
+
+bench-tuning: $(STAMP) ## recall of the text encoder, frozen and tuned by LoRA and AdaLoRA; ONLY=office or shop
+	$(BIN)/python benchmarks/tuning.py $(ONLY)
 
 clean: ## remove the environment and everything that was made
 	rm -rf $(VENV) var build dist *.egg-info
