@@ -11,9 +11,9 @@ import ast
 import csv
 import gzip
 import json
+import logging
 import os
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -119,7 +119,6 @@ def compare(name: str, train: Pairs, test: Pairs, data: list[Path], settings: Se
         report = json.loads((settings.home / method / "tuning.json").read_text(encoding="utf-8"))
         facts = {"is_kept": float(report["is_kept"]), "best_step": float(report["best_step"]), "seconds": seconds}
         found[method] = judge(encoder.transformer.embed, test) | facts
-        print(method, json.dumps(report, indent=1), file=sys.stderr)
     sizes = {"pairs": len(train), "test_pairs": len(test), "items": len(test.texts)}
     for contender, figures in found.items():
         print(f"{contender:8}", *(f"{key} {value:.4f} " for key, value in figures.items()))
@@ -133,6 +132,7 @@ def main() -> None:
     parser.add_argument("only", nargs="?", choices=("office", "shop"))
     parser.add_argument("--steps", type=int, default=Settings.encoder_tuning_steps)
     given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for name in (given.only,) if given.only else ("office", "shop"):
         with tempfile.TemporaryDirectory(prefix="intent-bench-") as home:
             settings = Settings(home=Path(home), device="cpu", encoder_tuning_steps=given.steps)
