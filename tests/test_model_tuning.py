@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from model_shop import NOON, catalogue, history
+from model_shop import NOON, catalogue, history, many_histories
 
 from intent_platform.errors import SettingInvalid
 from intent_platform.model import parts, tuning
@@ -205,3 +205,18 @@ def test_a_release_brings_its_tuned_encoder_along(tuned, tmp_path):
 def test_settings_that_make_no_sense_are_refused(given):
     with pytest.raises(SettingInvalid, match="INTENT_ENCODER_TUNING"):
         Settings(**given)
+
+
+def test_a_training_with_tuning_makes_a_model_with_an_encoder_of_its_own(settings, tmp_path, monkeypatch):
+    from intent_platform.model.candidate import TrainingInput, make_candidate
+
+    monkeypatch.setattr(tuning, "behind_in", lambda *_: [])  # random shoppers teach nothing that would be kept
+    given = replace(settings, home=tmp_path / "home", encoder_tuning_steps=10, max_epochs=1)
+    days = [DAY - timedelta(days=each) for each in range(16)][::-1]
+    split = Split(train=tuple(days[:8]), validation=tuple(days[9:11]), test=tuple(days[12:14]))
+    rows = TrainingInput(rows=many_histories(150), items=catalogue(), split=split, data_digests={})
+    make_candidate(rows, tmp_path / "candidate", given)
+    digest = parts.publish_part(str(tmp_path / "lake"), "model", tmp_path / "candidate" / "model")
+    model = load_model(str(tmp_path / "lake"), digest, given)
+    assert model.card.encoder.endswith("+lora")
+    assert model.text.encoder.digest == model.card.encoder_digest != find_encoder(given).digest
