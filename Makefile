@@ -12,7 +12,7 @@ export INTENT_BENCH_DATA ?= $(DATA)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-intake bench-accuracy fuzz-intake clean
+.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-text bench-tuning fuzz-intake clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -55,6 +55,11 @@ bench-accuracy: $(STAMP) ## next items on public logs beside popularity and neig
 
 fuzz-intake: $(STAMP) ## the door's accounting over generated junk; FILES=10000 of them
 	FUZZ_FILES=$(or $(FILES),10000) $(BIN)/python -m pytest --timeout=0 tests/test_fuzz_intake.py $(ARGS)
+bench-text: $(STAMP) ## the text encoder beside a plain float32 loop, on real titles and queries
+	$(BIN)/python benchmarks/text.py
+
+bench-tuning: $(STAMP) ## recall of the text encoder, frozen and tuned by LoRA and AdaLoRA; ONLY=office or shop
+	$(BIN)/python benchmarks/tuning.py $(ONLY)
 
 clean: ## remove the environment and everything that was made
 	rm -rf $(VENV) var build dist *.egg-info

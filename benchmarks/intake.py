@@ -6,10 +6,7 @@ round come one after another, rounds repeat. Prints a table; writes var/bench/in
 """
 
 import argparse
-import hashlib
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -24,13 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
+from result import write_result
 
 DAY = date(2026, 8, 21)
 SMALL, LARGE = 1_000_000, 5_000_000
 DIRT_RATIO = 0.005  # each of DIRT takes an equal part
 CHUNK_ROWS = 250_000
 THREADS = 2
-RESULT = Path("var/bench/intake.json")
 TYPES = ("view", "click", "search", "add_to_cart", "remove_from_cart", "purchase", "rating")
 TYPE_SHARES = (0.70, 0.08, 0.08, 0.08, 0.02, 0.03, 0.01)
 ITEMS, QUERIES = 50_000, 5_000
@@ -259,7 +256,7 @@ def run_all(folder: Path, rounds: int) -> None:
         name: {"events_per_s": middle[name], "peak_mib_1m": peaks[name], "cpu_s_per_million": processor[name]}
         for name in ("great_expectations", "duckdb")
     }
-    write_result(figures, peers, small)
+    write_result("intake", figures, peers, [small], "make bench-intake")
 
 
 def check_same_verdicts(found: dict[str, list[dict]]) -> None:
@@ -291,24 +288,6 @@ def print_table(
     speed = at_large["rows"] / at_large["seconds"]
     cpu = _cpu_s_per_million(at_large)
     print(f"{'door at 5 M, once':22}{speed:17,.0f}{'':24}{cpu:9.2f}{at_large['peak_mib']:10,.0f}")
-
-
-def write_result(figures: dict, peers: dict, data: Path) -> None:
-    with data.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    result = {
-        "name": "intake",
-        "figures": figures,
-        "peers": peers,
-        "data_digest": digest,
-        "commit": commit,
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
-        "command": "make bench-intake",
-    }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"Written to {RESULT}.")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,12 @@ class Settings:
     encoder: str = ""
     """Text encoder: a Hugging Face name or a folder; empty: the offline default of the `demo` extra."""
 
+    encoder_tuning: str = "none"
+    """none, lora or adalora: how each training tunes the text encoder to what shoppers searched, clicked and bought."""
+
+    encoder_tuning_steps: int = 200
+    """Upper bound on steps of that tuning, 64 pairs each; early stopping may end sooner."""
+
     device: str = "auto"
     """cuda, cpu, or auto (cuda when there is one)."""
 
@@ -122,6 +128,10 @@ class Settings:
         for name in ("session_gap_minutes", "horizon_hours", "history_days", "window_events", "memory_limit_mib"):
             if getattr(self, name) < 1:
                 raise SettingInvalid(f"INTENT_{name.upper()} is {getattr(self, name)}; give 1 or more.")
+        if self.encoder_tuning not in ("none", "lora", "adalora"):
+            raise SettingInvalid(f"INTENT_ENCODER_TUNING is {self.encoder_tuning!r}; give none, lora or adalora.")
+        if self.encoder_tuning_steps < 10:
+            raise SettingInvalid(f"INTENT_ENCODER_TUNING_STEPS is {self.encoder_tuning_steps}; give 10 or more.")
         if self.device not in ("auto", "cpu", "cuda"):
             raise SettingInvalid(f"INTENT_DEVICE is {self.device!r}; give auto, cpu or cuda.")
 

@@ -173,7 +173,18 @@ def _work_folder(snapshot: Snapshot, split: sequences.Split, day: date, settings
     return settings.home / "training" / f"{day}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
-_SHAPING = ("shop", "horizon_hours", "history_days", "window_events", "encoder", "seed", "max_epochs", "training_days")
+_SHAPING = (
+    "shop",
+    "horizon_hours",
+    "history_days",
+    "window_events",
+    "encoder",
+    "encoder_tuning",
+    "encoder_tuning_steps",
+    "seed",
+    "max_epochs",
+    "training_days",
+)
 
 
 def _run_child(day: date, folder: Path, settings: Settings) -> None:

@@ -5,6 +5,8 @@ import pytest
 from intent_platform.errors import ReleaseInvalid
 from intent_platform.model import parts
 
+FLAT_DIGEST = "520db5a8827f6459e0677a7cd9f3278fd038cd0cd5e601f527097e0b9f66bf95"
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -21,6 +23,23 @@ def test_a_part_is_named_by_its_bytes(tmp_path, folder):
     opened = parts.open_part(str(tmp_path / "lake"), "model", digest, tmp_path)
     assert (opened / "b.bin").read_bytes() == b"weights"
     assert sorted(each.name for each in opened.parent.iterdir()) == [digest]
+
+
+def test_a_part_without_folders_keeps_the_digest_it_always_had(folder):
+    assert parts.digest_of_folder(folder) == FLAT_DIGEST
+
+
+@pytest.mark.parametrize("root", ["file", "memory"])
+def test_a_part_may_hold_folders(tmp_path, folder, root):
+    (folder / "encoder" / "deep").mkdir(parents=True)
+    (folder / "encoder" / "deep" / "weights").write_bytes(b"more")
+    lake = str(tmp_path / "lake") if root == "file" else "memory://lake-with-folders"
+    opened = parts.open_part(lake, "model", parts.publish_part(lake, "model", folder), tmp_path / "cache")
+    assert (opened / "encoder" / "deep" / "weights").read_bytes() == b"more"
+    (opened / "encoder" / "deep" / "weights").write_bytes(b"less")
+    parts._checked.cache_clear()
+    with pytest.raises(ReleaseInvalid, match="encoder/deep/weights was changed"):
+        parts.open_part(lake, "model", opened.name, tmp_path / "cache")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """Encoder, cache and n-grams."""
 
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from intent_platform.errors import EncoderMissing
-from intent_platform.model import text
+from intent_platform.model import encoding, text
+from intent_platform.model.encoding import batches_of_one_length
 from intent_platform.model.lexical import Lexical, fit_lexical
 from intent_platform.model.text import Encoder, find_encoder
 from intent_platform.settings import Settings
@@ -21,17 +24,67 @@ def test_vectors_have_length_one_and_keep_meaning(tmp_path):
 
 def test_a_vector_does_not_depend_on_its_neighbours_in_the_batch(tmp_path):
     encoder = find_encoder(Settings(home=tmp_path))
-    alone = Encoder(name="", folder=encoder.folder, digest=encoder.digest).encode(["kettle"])
-    among = Encoder(name="", folder=encoder.folder, digest=encoder.digest).encode(["kettle", "a much longer text " * 9])
-    np.testing.assert_allclose(alone[0], among[0], atol=1e-5)
+    texts = ["kettle", "kettles", "a much longer text " * 9, *(f"red shoe {number}" for number in range(300))]
+    alone, among = encoder.transformer.embed(["kettle"]), encoder.transformer.embed(texts)
+    np.testing.assert_array_equal(alone[0], among[0])  # bit for bit, so nearline and batch agree
+    np.testing.assert_array_equal(encoder.transformer.embed(texts[::-1])[::-1], among)
 
 
 def test_a_second_process_encodes_nothing(tmp_path, monkeypatch):
     first = find_encoder(Settings(home=tmp_path))
     vector = first.encode(["red shoes"])
     second = Encoder(name="", folder=first.folder, digest=first.digest, cache=tmp_path / "text_cache")
-    monkeypatch.setattr(Encoder, "_encode_by_length", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(Encoder, "load", lambda _: pytest.fail("loaded the network"))
     np.testing.assert_array_equal(second.encode(["red shoes", "red shoes"])[1:], vector)
+
+
+def test_a_batch_holds_one_length_and_is_bounded_by_tokens():
+    lengths = np.array([3, 70, 3, 0, 5, 3, 5])
+    found = list(batches_of_one_length(lengths, 6))
+    assert [each.tolist() for each in found] == [[1], [4], [6], [0, 2], [5]]  # nothing to encode in text 3
+
+
+@pytest.mark.parametrize(("cosine", "precision"), [(0.9899, "fp32"), (0.9901, "bf16")])
+def test_bf16_is_used_only_if_it_keeps_the_vectors(tmp_path, monkeypatch, cosine, precision):
+    monkeypatch.setattr(encoding, "fast_precision", lambda _: "bf16")
+    monkeypatch.setattr(encoding, "least_cosine", lambda *_: cosine)
+    encoder = a_new_encoder(tmp_path)
+    assert encoder.precision == encoder.transformer.precision == precision
+
+
+def test_the_parity_check_is_made_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "fast_precision", lambda _: "bf16")
+    assert a_new_encoder(tmp_path).precision == "bf16"  # imitated where the processor lacks it, and still close
+    monkeypatch.setattr(encoding, "least_cosine", lambda *_: pytest.fail("checked again"))
+    assert a_new_encoder(tmp_path).precision == "bf16"
+    (checked,) = json.loads(next(tmp_path.glob("*.parity.json")).read_text()).values()
+    assert 0.999 < checked <= 1.0
+
+
+def test_vectors_of_two_precisions_share_no_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "fast_precision", lambda _: "bf16")
+    short = a_new_encoder(tmp_path).encode(["red shoes"])
+    monkeypatch.setattr(encoding, "fast_precision", lambda _: "fp32")
+    full = a_new_encoder(tmp_path).encode(["red shoes"])
+    assert float((short * full).sum()) > 0.99
+    assert (short != full).any()
+    assert len(list(tmp_path.glob("*.parquet"))) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("not __import__('torch').cuda.is_available()")
+def test_the_gpu_gives_the_vectors_of_the_processor(tmp_path):
+    on_cpu = find_encoder(Settings(home=tmp_path / "cpu", device="cpu"))
+    on_gpu = find_encoder(Settings(home=tmp_path / "gpu", device="cuda"))
+    texts = list(encoding.PROBES)
+    assert on_gpu.transformer.device.type == "cuda"
+    assert on_gpu.precision in ("bf16", "fp16")
+    assert (on_cpu.encode(texts) * on_gpu.encode(texts)).sum(axis=1).min() > 0.99
+
+
+def a_new_encoder(cache: Path) -> Encoder:
+    """The offline encoder as another process would open it."""
+    return Encoder(name="", folder=text._offline_folder(), digest=text.OFFLINE_WEIGHTS_SHA256, cache=cache)
 
 
 def test_other_weights_than_the_known_are_not_loaded(tmp_path, monkeypatch):

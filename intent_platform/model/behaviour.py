@@ -16,7 +16,7 @@ from intent_platform.model.features import features
 from intent_platform.model.inputs import KnownItems
 from intent_platform.model.lexical import Lexical
 from intent_platform.model.rows import Rows
-from intent_platform.model.text import TextTower, find_encoder, item_text
+from intent_platform.model.text import Encoder, TextTower, encoder_in, find_encoder, item_text
 from intent_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from intent_platform.model.network import BehaviourNetwork
 
 CARD = "model.json"
+ENCODER = "encoder"
+"""Folder inside the model's, in Hugging Face form: an encoder that was tuned in the same training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,21 +118,20 @@ def save_model(
 
 
 def load_model(root: str, digest: str, settings: Settings) -> Model:
-    """Load model/<digest>, checked; once per process. EncoderMissing when its encoder is another one now."""
-    return _load(root, digest, settings.encoder, settings.home, settings.device)
+    """Load model/<digest>, checked; once per process.
+
+    A model with an encoder of its own (ENCODER) brings it along, whatever the settings name. For one without,
+    EncoderMissing when the settings name another encoder than the one it was trained with.
+    """
+    return _load(root, digest, settings.encoder, settings.home, settings.device, settings.threads)
 
 
 @lru_cache(maxsize=4)
-def _load(root: str, digest: str, encoder_name: str, home: Path, device: str) -> Model:
+def _load(root: str, digest: str, encoder_name: str, home: Path, device: str, threads: int) -> Model:
     folder = parts.open_part(root, "model", digest, home)
     stored = json.loads((folder / CARD).read_text(encoding="utf-8"))
     card = ModelCard(**{each.name: stored[each.name] for each in fields(ModelCard)})
-    encoder = find_encoder(Settings(encoder=encoder_name, home=home))
-    if encoder.digest != card.encoder_digest:
-        raise EncoderMissing(
-            f"{folder} was trained with encoder {card.encoder!r} ({card.encoder_digest[:16]}…), but the settings give "
-            f"{encoder.name!r} ({encoder.digest[:16]}…). Set INTENT_ENCODER back, or run `intent train`."
-        )
+    encoder = _load_encoder(folder, card, Settings(encoder=encoder_name, home=home, device=device, threads=threads))
     return Model(
         digest=digest,
         card=card,
@@ -139,6 +140,18 @@ def _load(root: str, digest: str, encoder_name: str, home: Path, device: str) ->
         network=_load_network(folder, device),
         trees=_load_trees(folder),
     )
+
+
+def _load_encoder(folder: Path, card: ModelCard, settings: Settings) -> Encoder:
+    if (folder / ENCODER).is_dir():
+        return encoder_in(folder / ENCODER, card.encoder, settings)
+    encoder = find_encoder(settings)
+    if encoder.digest != card.encoder_digest:
+        raise EncoderMissing(
+            f"{folder} was trained with encoder {card.encoder!r} ({card.encoder_digest[:16]}…), but the settings give "
+            f"{encoder.name!r} ({encoder.digest[:16]}…). Set INTENT_ENCODER back, or run `intent train`."
+        )
+    return encoder
 
 
 def _load_calibration(folder: Path) -> Calibration | None:

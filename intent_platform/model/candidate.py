@@ -30,6 +30,7 @@ from intent_platform.model.report import write_report
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder, item_text
 from intent_platform.model.train import Material, make_material, train_network
+from intent_platform.model.tuning import pairs_of, tune_encoder
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
 
@@ -69,13 +70,18 @@ def make_candidate(given: TrainingInput, folder: Path, settings: Settings) -> Ve
     items = given.items.sort_by("item_id")
     columns = (items[name].to_pylist() for name in ("title", "category", "brand"))
     texts = [item_text(*each) for each in zip(*columns, strict=True)]
-    text = TextTower(encoder=find_encoder(settings), lexical=fit_lexical(sorted(set(texts)), seed=settings.seed))
-    catalogue = catalogue_of(items, text.vectors(texts))
     rows = Rows.of(given.rows)
-    item = positions_of(catalogue.item_ids, rows)
-    category = pa.array(catalogue.categories).dictionary_encode().indices.fill_null(-1)
-    events = read_events(rows, item, category.to_numpy(zero_copy_only=False).astype(np.int64), text)
+    item = positions_of(items["item_id"].combine_chunks(), rows)
+    category = pa.array(items["category"].to_pylist(), pa.string()).dictionary_encode().indices.fill_null(-1)
+    item_category = category.to_numpy(zero_copy_only=False).astype(np.int64)
     examples = make_examples(rows, item, given.split, settings)
+    encoder = find_encoder(settings)
+    if settings.encoder_tuning != "none":
+        pairs = pairs_of(rows, item, examples["train"], texts, item_category)
+        encoder = tune_encoder(pairs, encoder, settings, folder / "model")
+    text = TextTower(encoder=encoder, lexical=fit_lexical(sorted(set(texts)), seed=settings.seed))
+    catalogue = catalogue_of(items, text.vectors(texts))
+    events = read_events(rows, item, item_category, text)
     material = make_material(rows, events, catalogue, examples["train"], examples["validation"])
     network = train_network(material, folder / "checkpoint", settings)
     trees = fit_trees(

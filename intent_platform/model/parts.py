@@ -1,5 +1,6 @@
 """Immutable folders named by the digest of what they hold: <root>/model/<digest>/, <root>/index/<digest>/.
 
+A part may have folders inside; a file's name is then its path below the part, with slashes.
 A part is written to a folder beside its place, flushed, and renamed: it is there whole or not at all. Reading one
 checks every byte against its name, once per process. No pickles: safetensors, JSON, Parquet, FAISS, LightGBM text.
 """
@@ -119,15 +120,17 @@ def _listing(folder: Path) -> bytes:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(each.name for each in folder.iterdir() if each.is_file() and each.name != LISTING)
+    files = (each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file())
+    return sorted(name for name in files if name != LISTING)
 
 
 def _publish_locally(folder: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.parent / f".{uuid.uuid4().hex}"
     shutil.copytree(folder, beside)
-    for each in beside.iterdir():
-        each.chmod(0o644)  # safetensors writes 0600: another account may serve what this one trained
+    for each in beside.rglob("*"):
+        if each.is_file():
+            each.chmod(0o644)  # safetensors writes 0600: another account may serve what this one trained
         flush_file(each)
     flush_file(beside)
     try:
@@ -147,6 +150,7 @@ def _fetch(filesystem: fsspec.AbstractFileSystem, source: str, folder: Path) -> 
     beside = folder.parent / f".{uuid.uuid4().hex}"
     beside.mkdir(parents=True)
     for name in (*json.loads(filesystem.cat_file(f"{source}/{LISTING}")), LISTING):
+        (beside / name).parent.mkdir(parents=True, exist_ok=True)
         filesystem.get_file(f"{source}/{name}", str(beside / name))
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)

