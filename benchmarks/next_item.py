@@ -25,9 +25,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import scipy.sparse as sp
 
-from intent_platform.model.blend import FEATURES, Candidates, Sources, find_candidates, fit_blend, rank_candidates
+from intent_platform.model.blend import (
+    FEATURES,
+    PER_SOURCE,
+    Candidates,
+    Shop,
+    find_candidates,
+    fit_blend,
+    rank_candidates,
+)
 from intent_platform.model.candidate import hidden_of
 from intent_platform.model.examples import Examples
 from intent_platform.model.inputs import catalogue_of, positions_of, read_events
@@ -179,7 +186,8 @@ class Trained:
     wanted_validation: np.ndarray  # float32 (prefixes, D)
     wanted_test: np.ndarray
     vectors: np.ndarray  # float32 (N, D)
-    titles: sp.csr_matrix | None  # (N, n-grams)
+    text_vectors: np.ndarray  # float32 (N, T)
+    encoder_dimensions: int
 
 
 def train(task: Task, settings: Settings, folder: Path) -> Trained:
@@ -200,8 +208,13 @@ def train(task: Task, settings: Settings, folder: Path) -> Trained:
     def wanted(asked: Examples) -> np.ndarray:
         return network.user_vectors(hidden_of(network, rows, events, vectors, asked, settings))
 
-    titles = text.lexical.sparse(task.titles) if any(task.titles) else None
-    return Trained(wanted_validation=wanted(validation), wanted_test=wanted(test), vectors=vectors, titles=titles)
+    return Trained(
+        wanted_validation=wanted(validation),
+        wanted_test=wanted(test),
+        vectors=vectors,
+        text_vectors=catalogue.text_vectors,
+        encoder_dimensions=text.encoder.dimensions,
+    )
 
 
 class Blend:
@@ -233,30 +246,41 @@ class Blend:
         self, known: list[list[int]], asked: list[tuple[list[int], int]], wanted: np.ndarray
     ) -> Iterator[Candidates]:
         sessions, items = Runs.of(known), self.task.items
-        neighbours = SessionNeighbours(sessions=sessions, items=items, decays=self.decays)
-        rules = sequential_rules(sessions, items)
-        popular = np.bincount(sessions.item, minlength=items).astype(float)
-        titles = self.trained.titles
+        trained = self.trained
+        near = top_rows(trained.text_vectors, trained.text_vectors, 20) if any(self.task.titles) else _nothing(items)
+        shop = Shop(
+            vectors=trained.vectors,
+            text_vectors=trained.text_vectors,
+            encoder_dimensions=trained.encoder_dimensions,
+            near_by_text=near,
+            popularity=np.bincount(sessions.item, minlength=items).astype(float),
+            neighbours=SessionNeighbours(sessions=sessions, items=items, decays=self.decays),
+            rules=sequential_rules(sessions, items),
+        )
         for first in range(0, len(asked), PREFIXES_PER_CHUNK):
             prefixes = Runs.of([prefix for prefix, _ in asked[first : first + PREFIXES_PER_CHUNK]])
-            newest = prefixes.item[prefixes.starts[1:] - 1]
-            (near,) = neighbours.scores(prefixes)
-            near.sum_duplicates()
-            sources = Sources(
-                wanted=wanted[first : first + len(prefixes)],
-                vectors=self.trained.vectors,
-                neighbours=near,
-                rules=rules[newest],
-                text=None if titles is None else (titles[newest] @ titles.T).tocsr(),
-                popularity=popular,
-            )
-            yield self._without_seen(find_candidates(prefixes, sources))
+            of_chunk = wanted[first : first + len(prefixes)]
+            nearest = top_rows(of_chunk, trained.vectors, PER_SOURCE)
+            yield self._without_seen(find_candidates(shop, prefixes, of_chunk, nearest))
 
     def _without_seen(self, candidates: Candidates) -> Candidates:
         if not self.task.is_seen_removed:
             return candidates
         is_seen = candidates.features[..., FEATURES.index("is_in_prefix")] > 0
         return replace(candidates, item=np.where(is_seen, -1, candidates.item))
+
+
+def top_rows(queries: np.ndarray, vectors: np.ndarray, count: int) -> np.ndarray:
+    """int64 (Q, count): the rows of `vectors` with the greatest dot products, in any order."""
+    found = [
+        np.argpartition(-(queries[first : first + PREFIXES_PER_CHUNK] @ vectors.T), count - 1, axis=1)[:, :count]
+        for first in range(0, len(queries), PREFIXES_PER_CHUNK)
+    ]
+    return np.concatenate(found)
+
+
+def _nothing(items: int) -> np.ndarray:
+    return np.full((items, 1), -1)
 
 
 def _targets(asked: list[tuple[list[int], int]]) -> np.ndarray:

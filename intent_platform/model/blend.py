@@ -4,7 +4,7 @@ P(item | candidates) = softmax of the weighted features of each candidate (McFad
 qualitative choice behavior"). Networks and neighbours err on different sessions, so a weighted sum of their log scores
 beats both; the weights are fitted on validation examples, so a source that adds nothing gets none.
 
-Q prefixes, C candidates of each, N items, D width, F features
+Q prefixes, C candidates of each, N items, D width, T text dimensions, F features
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,14 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import minimize
 
-from intent_platform.model.neighbours import Runs
+from intent_platform.model.neighbours import Runs, SessionNeighbours
 
-FEATURES = ("network", "neighbours", "rules", "text", "popularity", "is_in_prefix", "is_newest")
-"""Of a candidate: dot product with what the network wants; log shares of VSTAN's, the rules' and popularity's scores;
-similarity of its title to the newest item's; whether the session already holds it."""
+FEATURES = (
+    *("network", "neighbours", "rules", "meaning", "letters", "popularity"),
+    *("is_in_prefix", "is_newest"),
+)
+"""Of a candidate: dot product with what the network wants; log shares of VSTAN's and the rules' scores; likeness of its
+text to the newest item's, by the encoder and by n-grams; log share of popularity; whether the session holds it."""
 
 SHARE_FLOOR = 1e-4
 """Added to a share before its logarithm: an item without neighbours is unlikely, not impossible."""
@@ -28,15 +31,16 @@ RIDGE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sources:
-    """What candidates come from. All are aligned: a row per prefix, a column per item."""
+class Shop:
+    """What is known of N items, whoever asks."""
 
-    wanted: np.ndarray  # float32 (Q, D): the network's queries
-    vectors: np.ndarray  # float32 (N, D)
-    neighbours: sp.csr_matrix  # (Q, N)
-    rules: sp.csr_matrix  # (Q, N)
-    text: sp.csr_matrix | None  # (Q, N): similarity to the newest item's title, or None where items have no titles
-    popularity: np.ndarray  # float64 (N,)
+    vectors: np.ndarray  # float32 (N, D): the network's
+    text_vectors: np.ndarray  # float32 (N, T): [encoder ; n-grams]
+    encoder_dimensions: int
+    near_by_text: np.ndarray  # int (N, k): items most alike by text, −1 where there are fewer
+    popularity: np.ndarray  # float (N,)
+    neighbours: SessionNeighbours
+    rules: sp.csr_matrix  # (N, N)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,26 +51,30 @@ class Candidates:
     features: np.ndarray
 
 
-def find_candidates(prefixes: Runs, sources: Sources, *, per_source: int = PER_SOURCE) -> Candidates:
-    """The best items of every source and those of the prefix itself, each once."""
-    network = sources.wanted @ sources.vectors.T
-    found = [_top_dense(network, per_source), _top_sparse(sources.neighbours, per_source)]
-    found.append(_top_sparse(sources.rules, per_source))
-    if sources.text is not None:
-        found.append(_top_sparse(sources.text, per_source))
-    held = _held(prefixes, len(sources.vectors))
-    found.append(_top_sparse(held, int(np.diff(held.indptr).max(initial=1))))
-    item = _each_once(np.concatenate(found, axis=1))
+def find_candidates(
+    shop: Shop, prefixes: Runs, wanted: np.ndarray, nearest: np.ndarray, *, per_source: int = PER_SOURCE
+) -> Candidates:
+    """The best items of every source and those of the prefix itself, each once.
+
+    wanted: float32 (Q, D), the network's queries; nearest: int (Q, c), the items they find in the index.
+    """
+    newest = _newest(prefixes)
+    near, rules = _scored(shop, prefixes, newest)
+    held = _held(prefixes, len(shop.vectors))
+    by_text = np.where(newest[:, None] >= 0, shop.near_by_text[newest], -1)
+    longest = int(np.diff(held.indptr).max(initial=1))
+    sources = (nearest, _top(near, per_source), _top(rules, per_source), by_text, _top(held, longest))
+    item = _each_once(np.concatenate(sources, axis=1))
     row, column = np.arange(len(item))[:, None], np.maximum(item, 0)
     place = _at(held, row, column)
     features = [
-        network[row, column],
-        np.log(_at(_shares(sources.neighbours), row, column) + SHARE_FLOOR),
-        np.log(_at(_shares(sources.rules), row, column) + SHARE_FLOOR),
-        np.zeros(item.shape) if sources.text is None else _at(sources.text, row, column),
-        np.log(sources.popularity[column] / max(sources.popularity.sum(), 1) + SHARE_FLOOR / 100),
+        np.einsum("qd,qcd->qc", wanted, shop.vectors[column]),
+        np.log(_at(_shares(near), row, column) + SHARE_FLOOR),
+        np.log(_at(_shares(rules), row, column) + SHARE_FLOOR),
+        *_likeness(shop, newest, column),
+        np.log(shop.popularity[column] / max(float(shop.popularity.sum()), 1e-9) + SHARE_FLOOR / 100),
         place > 0,
-        place == np.diff(prefixes.starts)[:, None],
+        (place > 0) & (place == np.diff(prefixes.starts)[:, None]),
     ]
     return Candidates(item=item, features=np.stack(features, axis=2).astype(np.float32))
 
@@ -109,6 +117,31 @@ def rank_candidates(candidates: Candidates, weights: np.ndarray) -> np.ndarray:
     return np.take_along_axis(candidates.item, order, axis=1)
 
 
+def _newest(prefixes: Runs) -> np.ndarray:
+    """int64 (Q,): the newest item of each prefix; −1 for an empty one."""
+    last = prefixes.starts[1:] - 1
+    is_empty = last < prefixes.starts[:-1]
+    return np.where(is_empty, -1, np.append(prefixes.item, -1)[last])
+
+
+def _scored(shop: Shop, prefixes: Runs, newest: np.ndarray) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """(Q, N) scores of the neighbours, and of the rules that begin at the newest item."""
+    near = sp.vstack(list(shop.neighbours.scores(prefixes)), format="csr")
+    near.sum_duplicates()
+    known = np.flatnonzero(newest >= 0)
+    pick = sp.csr_matrix((np.ones(len(known), np.float32), (known, newest[known])), (len(newest), shop.rules.shape[0]))
+    return near, (pick @ shop.rules).tocsr()
+
+
+def _likeness(shop: Shop, newest: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, C) each: by the encoder's and by the n-grams' part of the text vectors."""
+    own = np.where(newest[:, None] >= 0, shop.text_vectors[newest], 0.0)
+    split = shop.encoder_dimensions
+    parts = (slice(0, split), slice(split, None))
+    meaning, letters = (np.einsum("qt,qct->qc", own[:, part], shop.text_vectors[:, part][column]) for part in parts)
+    return meaning, letters
+
+
 def _held(prefixes: Runs, items: int) -> sp.csr_matrix:
     """(Q, N): place, from 1, of an item's newest occurrence in the prefix."""
     place = np.arange(len(prefixes.item)) - prefixes.starts[:-1][prefixes.owner] + 1
@@ -120,12 +153,7 @@ def _held(prefixes: Runs, items: int) -> sp.csr_matrix:
     return sp.csr_matrix(entries, shape=(len(prefixes), items))
 
 
-def _top_dense(scores: np.ndarray, count: int) -> np.ndarray:
-    count = min(count, scores.shape[1])
-    return np.argpartition(-scores, count - 1, axis=1)[:, :count]
-
-
-def _top_sparse(scores: sp.csr_matrix, count: int) -> np.ndarray:
+def _top(scores: sp.csr_matrix, count: int) -> np.ndarray:
     """int64 (Q, count): columns of a row's largest entries; −1 where it has fewer."""
     row = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
     order = np.lexsort((scores.indices, -scores.data, row))
