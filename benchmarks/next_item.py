@@ -3,7 +3,8 @@
 diginetica: the SR-GNN split; every test prefix; P@20 and MRR@20. beauty: leave one out, what a user has seen is
 removed; HR@10 and NDCG@10. office: trained on the published split's validation rows only; HR@10 and NDCG@10.
 
-The model is the product's own network, trained by its own loop; the settings are its defaults but for the epochs.
+The model is the product's own network, trained by its own loop, and the blend of it with session neighbours, rules and
+titles; the settings are its defaults but for the epochs.
 Prints a table; writes var/bench/next-item-<protocol>.json.
 """
 
@@ -18,18 +19,27 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from intent_platform.model.blend import (
+    FEATURES,
+    PER_SOURCE,
+    Candidates,
+    Shop,
+    find_candidates,
+    fit_blend,
+    rank_candidates,
+)
 from intent_platform.model.candidate import hidden_of
 from intent_platform.model.examples import Examples
 from intent_platform.model.inputs import catalogue_of, positions_of, read_events
 from intent_platform.model.lexical import fit_lexical
-from intent_platform.model.neighbours import Runs, SessionNeighbours
+from intent_platform.model.neighbours import Runs, SessionNeighbours, fit_decays, sequential_rules
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder
 from intent_platform.model.train import make_material, train_network
@@ -169,9 +179,19 @@ def metrics(rank: np.ndarray, task: Task) -> dict[str, float]:
     return {"hr_at_10": float(is_hit.mean()), "ndcg_at_10": float(gain.mean())}
 
 
-def train(task: Task, settings: Settings, folder: Path) -> Callable[[int, int], np.ndarray]:
-    """Fit the product's network; the result scores runs of test prefixes."""
-    settings = replace(settings, min_labels=0)
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The product's network on a task: its queries, its item vectors, and what titles say."""
+
+    wanted_validation: np.ndarray  # float32 (prefixes, D)
+    wanted_test: np.ndarray
+    vectors: np.ndarray  # float32 (N, D)
+    text_vectors: np.ndarray  # float32 (N, T)
+    encoder_dimensions: int
+
+
+def train(task: Task, settings: Settings, folder: Path) -> Trained:
+    """Fit the product's network on the training runs, stopped on the validation prefixes."""
     text = TextTower(encoder=find_encoder(settings), lexical=fit_lexical(sorted(set(task.titles))))
     items = _items(task)
     catalogue = catalogue_of(items, text.vectors(task.titles))
@@ -181,12 +201,90 @@ def train(task: Task, settings: Settings, folder: Path) -> Callable[[int, int], 
     events = read_events(rows, item, np.full(task.items, -1), text)
     first_validation, first_test = len(task.train), len(task.train) + len(task.validation)
     learned = _train_examples(rows, item, first_validation)
-    material = make_material(rows, events, catalogue, learned, _asked(rows, first_validation, task.validation))
-    network = train_network(material, folder, settings)
+    validation, test = _asked(rows, first_validation, task.validation), _asked(rows, first_test, task.test)
+    network = train_network(make_material(rows, events, catalogue, learned, validation), folder, settings)
     vectors = network.item_vectors(items, catalogue.text_vectors)
-    hidden = hidden_of(network, rows, events, vectors, _asked(rows, first_test, task.test), settings)
-    wanted = network.user_vectors(hidden)
-    return lambda first, last: wanted[first:last] @ vectors.T
+
+    def wanted(asked: Examples) -> np.ndarray:
+        return network.user_vectors(hidden_of(network, rows, events, vectors, asked, settings))
+
+    return Trained(
+        wanted_validation=wanted(validation),
+        wanted_test=wanted(test),
+        vectors=vectors,
+        text_vectors=catalogue.text_vectors,
+        encoder_dimensions=text.encoder.dimensions,
+    )
+
+
+class Blend:
+    """Network, neighbours, rules, titles and popularity, weighted on the validation prefixes."""
+
+    def __init__(self, task: Task, trained: Trained) -> None:
+        self.task, self.trained = task, trained
+        asked, target = Runs.of([prefix for prefix, _ in task.validation]), _targets(task.validation)
+        sample = slice(0, min(2_000, len(asked)))
+        self.decays = fit_decays(Runs.of(task.train), task.items, asked.slice(0, sample.stop), target[sample])
+        batches = list(self._candidates(task.train, task.validation, trained.wanted_validation))
+        chunks = [target[first : first + PREFIXES_PER_CHUNK] for first in range(0, len(target), PREFIXES_PER_CHUNK)]
+        self.weights = fit_blend(batches, chunks)
+        print(self.decays, dict(zip(FEATURES, self.weights.round(3).tolist(), strict=True)))
+
+    def ranks(self) -> np.ndarray:
+        """Of the test's targets, from 1; a target that is no candidate comes last."""
+        found = []
+        target = _targets(self.task.test)
+        first = 0
+        for candidates in self._candidates(self.task.known, self.task.test, self.trained.wanted_test):
+            best = rank_candidates(candidates, self.weights)
+            is_target = best == target[first : first + len(best), None]
+            first += len(best)
+            found.append(np.where(is_target.any(axis=1), 1 + is_target.argmax(axis=1), self.task.items))
+        return np.concatenate(found)
+
+    def _candidates(
+        self, known: list[list[int]], asked: list[tuple[list[int], int]], wanted: np.ndarray
+    ) -> Iterator[Candidates]:
+        sessions, items = Runs.of(known), self.task.items
+        trained = self.trained
+        near = top_rows(trained.text_vectors, trained.text_vectors, 20) if any(self.task.titles) else _nothing(items)
+        shop = Shop(
+            vectors=trained.vectors,
+            text_vectors=trained.text_vectors,
+            encoder_dimensions=trained.encoder_dimensions,
+            near_by_text=near,
+            popularity=np.bincount(sessions.item, minlength=items).astype(float),
+            neighbours=SessionNeighbours(sessions=sessions, items=items, decays=self.decays),
+            rules=sequential_rules(sessions, items),
+        )
+        for first in range(0, len(asked), PREFIXES_PER_CHUNK):
+            prefixes = Runs.of([prefix for prefix, _ in asked[first : first + PREFIXES_PER_CHUNK]])
+            of_chunk = wanted[first : first + len(prefixes)]
+            nearest = top_rows(of_chunk, trained.vectors, PER_SOURCE)
+            yield self._without_seen(find_candidates(shop, prefixes, of_chunk, nearest))
+
+    def _without_seen(self, candidates: Candidates) -> Candidates:
+        if not self.task.is_seen_removed:
+            return candidates
+        is_seen = candidates.features[..., FEATURES.index("is_in_prefix")] > 0
+        return replace(candidates, item=np.where(is_seen, -1, candidates.item))
+
+
+def top_rows(queries: np.ndarray, vectors: np.ndarray, count: int) -> np.ndarray:
+    """int64 (Q, count): the rows of `vectors` with the greatest dot products, in any order."""
+    found = [
+        np.argpartition(-(queries[first : first + PREFIXES_PER_CHUNK] @ vectors.T), count - 1, axis=1)[:, :count]
+        for first in range(0, len(queries), PREFIXES_PER_CHUNK)
+    ]
+    return np.concatenate(found)
+
+
+def _nothing(items: int) -> np.ndarray:
+    return np.full((items, 1), -1)
+
+
+def _targets(asked: list[tuple[list[int], int]]) -> np.ndarray:
+    return np.array([target for _, target in asked])
 
 
 def _items(task: Task) -> pa.Table:
@@ -274,10 +372,14 @@ def run(task: Task, epochs: int) -> None:
     settings = Settings(max_epochs=epochs, home=Path("var"), encoder="" if any(task.titles) else "none")
     peers = {name: metrics(evaluate(peer(task), task.test, task), task) for name, peer in PEERS.items()}
     started = time.monotonic()
-    score = train(task, settings, RESULTS / "checkpoints" / f"{task.name}-{epochs}")
+    trained = train(task, settings, RESULTS / "checkpoints" / f"{task.name}-{epochs}")
+    blend = Blend(task, trained)
     seconds = time.monotonic() - started
-    figures = metrics(evaluate(score, task.test, task), task)
-    for name, each in {"network": figures, **peers}.items():
+    wanted, vectors = trained.wanted_test, trained.vectors
+    network = evaluate(lambda first, last: wanted[first:last] @ vectors.T, task.test, task)
+    figures = metrics(blend.ranks(), task)
+    peers["network"] = metrics(network, task)
+    for name, each in {"blend": figures, **peers}.items():
         print(f"{task.name:12}{name:12}" + "".join(f"{key:>12} {value:.4f}" for key, value in each.items()))
     result = {
         "name": f"next-item-{task.name}",

@@ -27,6 +27,9 @@ NUMBERS = (
 )
 """Columns of EventInputs.numbers; each lies roughly within −2 … 2."""
 
+BATCHES_SORTED = 32
+"""Batches' worth of windows that are sorted by length together; with all of them, epochs would repeat their batches."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Catalogue:
@@ -203,10 +206,22 @@ def pack(windows: Windows) -> Packed:
 
 
 def batches(windows: Windows, rows_per_batch: int, chance: np.random.Generator | None = None) -> Iterator[Windows]:
-    """Windows in groups of about rows_per_batch rows; with `chance`, in random order, else as they come."""
-    order = np.arange(len(windows)) if chance is None else chance.permutation(len(windows))
-    length = (windows.stop - windows.start)[order]
-    group = (np.cumsum(length) - 1) // rows_per_batch
+    """Windows in groups of about rows_per_batch rows; with `chance`, in random order, else as they come.
+
+    Random groups are of like lengths (within stretches of BATCHES_SORTED), so that few steps of time serve many rows.
+    """
+    if chance is None:
+        yield from _groups(windows, np.arange(len(windows)), rows_per_batch)
+        return
+    order, length = chance.permutation(len(windows)), windows.stop - windows.start
+    stretch = (np.cumsum(length[order]) - 1) // (BATCHES_SORTED * rows_per_batch)
+    found = list(_groups(windows, order[np.lexsort((length[order], stretch))], rows_per_batch))
+    for each in chance.permutation(len(found)):
+        yield found[each]
+
+
+def _groups(windows: Windows, order: np.ndarray, rows_per_batch: int) -> Iterator[Windows]:
+    group = (np.cumsum((windows.stop - windows.start)[order]) - 1) // rows_per_batch
     for part in np.split(order, np.flatnonzero(np.diff(group)) + 1):
         if len(part):
             yield windows.take(part)

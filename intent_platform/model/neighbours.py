@@ -6,8 +6,8 @@ vector multiplication session-kNN (VS-kNN) with STAN's three decays. Sequential 
 Q prefixes (what a shopper touched so far), S stored sessions, N items. Runs of items are flat arrays with offsets.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -145,6 +145,43 @@ class SessionNeighbours:
             matched[which] = place
             is_open[which[place > 0]] = False
         return matched
+
+
+def fit_decays(sessions: Runs, items: int, prefixes: Runs, target: np.ndarray) -> Decays:
+    """The decays with the best MRR@20 on validation prefixes, which come after the sessions; one after another.
+
+    target: int64 (Q,), the item that followed each prefix.
+    """
+    age = len(sessions)
+    best, best_mrr = Decays(), -1.0
+    for choice in (
+        lambda so_far: [replace(so_far, session_age=each) for each in (np.inf, age, age / 3)],
+        lambda so_far: [replace(so_far, distance=each) for each in (3.0, 6.0, 12.0)],
+        lambda so_far: [replace(so_far, prefix=each) for each in (1.5, 0.8, 4.0)],
+        lambda so_far: [replace(so_far, idf=each) for each in (1.0, 0.0, 3.0)],
+    ):
+        for decays in choice(best):
+            rank = sparse_ranks(
+                SessionNeighbours(sessions=sessions, items=items, decays=decays).scores(prefixes), target
+            )
+            mrr = float(np.where(rank <= 20, 1 / rank, 0).mean())
+            if mrr > best_mrr:
+                best, best_mrr = decays, mrr
+    return best
+
+
+def sparse_ranks(scores: Iterable[sp.csr_matrix], target: np.ndarray) -> np.ndarray:
+    """int64: place of each row's target, from 1; equals count before it, and without a score it comes last."""
+    found, first = [], 0
+    for chunk in scores:
+        wanted = target[first : first + chunk.shape[0]]
+        first += chunk.shape[0]
+        chunk.sum_duplicates()
+        own = np.asarray(chunk[np.arange(len(wanted)), wanted]).ravel()
+        row = np.repeat(np.arange(len(wanted)), np.diff(chunk.indptr))
+        at_least = np.bincount(row, weights=chunk.data >= own[row], minlength=len(wanted)).astype(np.int64)
+        found.append(np.where(own > 0, at_least, chunk.shape[1]))
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def sequential_rules(sessions: Runs, items: int, *, steps: int = 10) -> sp.csr_matrix:

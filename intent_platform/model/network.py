@@ -1,6 +1,7 @@
-"""The behaviour network: one recurrent reader of a shopper's events with three heads (buys, category, next item).
+"""The behaviour network: a recurrent reader of a shopper's events with attention over them, and three heads.
 
-R rows of events, P of them in packed order, D width, H hidden width, N items, C categories, F tabular features
+The heads say: buys within the horizon, category of the next item, next item.
+R rows of events, P of them in packed order, D width, H hidden width, S = H + 2 D state, N items, F tabular features
 """
 
 import json
@@ -12,7 +13,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from intent_platform.model.features import FEATURES
 from intent_platform.model.inputs import (
@@ -46,6 +47,11 @@ class Shape:
     hidden: int = 128
     temperature: float = 16.0  # next-item logits are cosines times this
     dropout: float = 0.1
+
+    @property
+    def state(self) -> int:
+        """S: what has been read so far, what attention picked of it, and the event itself."""
+        return self.hidden + 2 * self.width
 
 
 class ItemTower(nn.Module):
@@ -86,11 +92,13 @@ class BehaviourNetwork(nn.Module):
         self.numbers = nn.Sequential(nn.Linear(len(NUMBERS), 32), nn.GELU())
         self.join = nn.Sequential(nn.Linear(2 * shape.width + 16 + 32, shape.hidden), nn.LayerNorm(shape.hidden))
         self.reader = nn.GRU(shape.hidden, shape.hidden)
+        self.asks = nn.Linear(shape.hidden, shape.width, bias=False)
+        self.answers = nn.Linear(shape.hidden, shape.width, bias=False)
         self.dropout = nn.Dropout(shape.dropout)
-        self.to_item = nn.Linear(shape.hidden, shape.width)
-        self.to_category = nn.Linear(shape.hidden, len(shape.categories) + 1)
+        self.to_item = nn.Linear(shape.state, shape.width)
+        self.to_category = nn.Linear(shape.state, len(shape.categories) + 1)
         self.buys = nn.Sequential(
-            nn.Linear(shape.hidden + len(FEATURES), 64), nn.GELU(), nn.Dropout(shape.dropout), nn.Linear(64, 1)
+            nn.Linear(shape.state + len(FEATURES), 64), nn.GELU(), nn.Dropout(shape.dropout), nn.Linear(64, 1)
         )
         self.register_buffer("feature_mean", torch.zeros(len(FEATURES)))
         self.register_buffer("feature_scale", torch.ones(len(FEATURES)))
@@ -100,29 +108,49 @@ class BehaviourNetwork(nn.Module):
     def device(self) -> torch.device:
         return self.feature_mean.device
 
-    def forward(self, events: EventInputs, packed: Packed, item_vectors_ND: Tensor) -> Tensor:
-        """Hidden state (P, H) after each packed row. item_vectors_ND: vectors of the positions in events.item."""
+    def forward(
+        self, events: EventInputs, packed: Packed, item_vectors_ND: Tensor, place: np.ndarray | None = None
+    ) -> Tensor:
+        """State (P, S) after each packed row.
+
+        item_vectors_ND: by position in the catalogue; or of a few items only, and `place` then says for each position
+        of the catalogue in which row they stand.
+        """
         device = self.device
-        item_P = torch.from_numpy(events.item[packed.row]).to(device)
+        item = events.item[packed.row]
+        item_P = torch.from_numpy(item if place is None else np.where(item >= 0, place[item], -1)).to(device)
         query_P = torch.from_numpy(events.query[packed.row]).to(device)
-        item_PD = item_vectors_ND[item_P.clamp(min=0)] * (item_P >= 0).unsqueeze(1)
+        item_PD = self.dropout(item_vectors_ND[item_P.clamp(min=0)] * (item_P >= 0).unsqueeze(1))
         queries = torch.from_numpy(events.query_vectors).to(device)
         query_PD = item_PD.new_zeros(item_PD.shape)
         if len(queries):
             query_PD = self.query(queries)[query_P.clamp(min=0)] * (query_P >= 0).unsqueeze(1)
         type_P = torch.from_numpy(events.type_code[packed.row]).to(device)
         numbers_P = torch.from_numpy(events.numbers[packed.row]).to(device)
-        joined = torch.cat([item_PD, query_PD, self.event_type(type_P), self.numbers(numbers_P)], dim=1)
-        sequence = PackedSequence(self.dropout(self.join(joined)), torch.from_numpy(packed.batch_sizes))
-        return self.dropout(self.reader(sequence)[0].data)
+        joined_PH = self.join(torch.cat([item_PD, query_PD, self.event_type(type_P), self.numbers(numbers_P)], dim=1))
+        batch_sizes = torch.from_numpy(packed.batch_sizes)
+        read_PH = self.reader(PackedSequence(joined_PH, batch_sizes))[0].data
+        meant_PD = item_PD + query_PD
+        attended_PD = self._attend(read_PH, meant_PD, batch_sizes)
+        return self.dropout(torch.cat([read_PH, attended_PD, meant_PD], dim=1))
 
-    def buy_logits(self, hidden_EH: Tensor, features_EF: Tensor) -> Tensor:
+    def _attend(self, read_PH: Tensor, meant_PD: Tensor, batch_sizes: Tensor) -> Tensor:
+        """(P, D): each row's mix of what its own and the earlier events meant. Causal, so padding behind is unseen."""
+        asks, answers, meant = (
+            pad_packed_sequence(PackedSequence(each, batch_sizes), batch_first=True)[0]
+            for each in (self.asks(read_PH), self.answers(read_PH), meant_PD)
+        )
+        mixed_WTD = nn.functional.scaled_dot_product_attention(asks, answers, meant, is_causal=True)
+        is_real_TW = torch.arange(mixed_WTD.shape[0]) < batch_sizes[:, None]
+        return mixed_WTD.transpose(0, 1)[is_real_TW.to(mixed_WTD.device)]
+
+    def buy_logits(self, state_ES: Tensor, features_EF: Tensor) -> Tensor:
         """(E,): log-odds of a purchase within the horizon."""
-        return self.buys(torch.cat([hidden_EH, features_EF], dim=1)).squeeze(1)
+        return self.buys(torch.cat([state_ES, features_EF], dim=1)).squeeze(1)
 
-    def wanted_items(self, hidden_PH: Tensor) -> Tensor:
+    def wanted_items(self, state_PS: Tensor) -> Tensor:
         """(P, D), of length `temperature`: its dot products with item vectors are the next-item logits."""
-        return self.shape.temperature * nn.functional.normalize(self.to_item(hidden_PH), dim=1)
+        return self.shape.temperature * nn.functional.normalize(self.to_item(state_PS), dim=1)
 
     def scaled(self, table: np.ndarray) -> Tensor:
         """Tabular features on the scale that the head was trained with; unknown becomes the mean."""
@@ -157,7 +185,7 @@ class BehaviourNetwork(nn.Module):
         item_vectors: np.ndarray,
         wanted: np.ndarray | None = None,
     ) -> np.ndarray:
-        """float32: hidden states of the rows that are read out, and wanted (bool (R,)), by (window, row)."""
+        """float32 (…, S): states of the rows that are read out, and wanted (bool (R,)), by (window, row)."""
         self.eval()
         vectors = torch.from_numpy(item_vectors).to(self.device)
         found, places = [], []
@@ -177,14 +205,14 @@ class BehaviourNetwork(nn.Module):
     def hidden_at(
         self, rows: Rows, positions: np.ndarray, item: np.ndarray, known: KnownItems, text: TextTower
     ) -> np.ndarray:
-        """float32 (len(positions), H): what the newest window_events events up to each position say."""
+        """float32 (len(positions), S): what the newest window_events events up to each position say."""
         events = read_events(rows, item, known.category, text)
         windows = last_events(rows, positions, self.shape.window_events)
         return self.read_out(events, windows, known.vectors)
 
     @torch.inference_mode()
     def purchase_probability(self, hidden: np.ndarray, table: np.ndarray) -> np.ndarray:
-        """Raw probability, float64 (E,), from hidden states and tabular features."""
+        """Raw probability, float64 (E,), from states and tabular features."""
         self.eval()
         logits = self.buy_logits(torch.from_numpy(hidden).to(self.device), self.scaled(table))
         return torch.sigmoid(logits.double()).cpu().numpy()

@@ -1,7 +1,5 @@
 """Simple models fitted on the same examples; a network that loses to one of them does not ship."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import scipy.sparse as sp
 import torch  # noqa: F401  # before LightGBM: the first OpenMP runtime in a process must be torch's
@@ -10,7 +8,7 @@ import lightgbm  # isort: skip
 
 from intent_platform.model.examples import Examples
 from intent_platform.model.features import FEATURES, RISING
-from intent_platform.model.neighbours import Runs, SessionNeighbours, sequential_rules
+from intent_platform.model.neighbours import Runs, SessionNeighbours, sequential_rules, sparse_ranks
 from intent_platform.model.rows import US_PER_DAY, Rows
 from intent_platform.settings import Settings
 
@@ -73,20 +71,6 @@ def neighbour_ranks(rows: Rows, item: np.ndarray, until: int, examples: Examples
         "vstan": sparse_ranks(SessionNeighbours(sessions=sessions, items=items).scores(prefixes), examples.next_item),
         "sequential_rules": sparse_ranks([(newest @ rules).tocsr()], examples.next_item),
     }
-
-
-def sparse_ranks(scores: Iterable[sp.csr_matrix], target: np.ndarray) -> np.ndarray:
-    """int64: place of each row's target, from 1; equals count before it, and without a score it comes last."""
-    found, first = [], 0
-    for chunk in scores:
-        wanted = target[first : first + chunk.shape[0]]
-        first += chunk.shape[0]
-        chunk.sum_duplicates()
-        own = np.asarray(chunk[np.arange(len(wanted)), wanted]).ravel()
-        row = np.repeat(np.arange(len(wanted)), np.diff(chunk.indptr))
-        at_least = np.bincount(row, weights=chunk.data >= own[row], minlength=len(wanted)).astype(np.int64)
-        found.append(np.where(own > 0, at_least, chunk.shape[1]))
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def _sessions(rows: Rows, item: np.ndarray, until: int) -> Runs:

@@ -15,7 +15,13 @@ from intent_platform.log import get_logger
 from intent_platform.model.examples import Examples
 from intent_platform.model.features import features
 from intent_platform.model.inputs import Catalogue, EventInputs, Packed, Windows, batches, pack, tile
-from intent_platform.model.losses import WEIGHTS, buy_loss, next_item_loss
+from intent_platform.model.losses import (
+    FULL_SOFTMAX_ITEMS,
+    NEGATIVES,
+    WEIGHTS,
+    buy_loss,
+    next_item_loss,
+)
 from intent_platform.model.network import BehaviourNetwork, Shape, pick_device, squash
 from intent_platform.model.rows import Rows
 from intent_platform.settings import Settings
@@ -76,7 +82,7 @@ def train_network(material: Material, folder: Path, settings: Settings) -> Behav
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     network = _new_network(material, settings).to(pick_device(settings.device))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     folder.mkdir(parents=True, exist_ok=True)
     progress = _resume(network, optimizer, folder)
     windows = _windows(material.rows, material.train, settings)
@@ -109,10 +115,10 @@ def validation_losses(network: BehaviourNetwork, material: Material, settings: S
     weights: dict[str, float] = {}
     with torch.inference_mode():
         inputs = network.tower_inputs(material.catalogue)
-        vectors = network.tower(*inputs)
-        for batch in batches(windows, 4 * ROWS_PER_BATCH):
+        items = ItemVectors(vectors=network.tower(*inputs), category=inputs[2])
+        for batch in batches(windows, ROWS_PER_BATCH):
             data = (material.validation, material.validation_features)
-            for name, (loss, count) in _losses(network, material, pack(batch), vectors, inputs[2], *data).items():
+            for name, (loss, count) in _losses(network, material, pack(batch), items, *data).items():
                 sums[name] = sums.get(name, 0.0) + float(loss) * count
                 weights[name] = weights.get(name, 0) + count
     return _with_total({name: sums[name] / max(weights[name], 1) for name in sums})
@@ -169,14 +175,15 @@ def _one_epoch(
     generator = torch.Generator().manual_seed(int(chance.integers(2**31)))
     torch.manual_seed(int(chance.integers(2**31)))
     tower_inputs = network.tower_inputs(material.catalogue)
+    place = np.full(len(tower_inputs[0]), -1)
     sums: dict[str, list[float]] = {}
     for number, batch in enumerate(tqdm(steps, desc=f"epoch {epoch + 1}", unit="batch", mininterval=1.0)):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * _schedule((epoch * len(steps) + number) / total_steps)
-        vectors = network.tower(*_drop_ids(tower_inputs, generator))
-        data = (material.train, material.train_features)
-        losses = _losses(network, material, pack(batch), vectors, tower_inputs[2], *data, generator)
-        total = sum((WEIGHTS[name] * loss for name, (loss, _) in losses.items()), start=vectors.sum() * 0)
+        packed = pack(batch)
+        items = _item_vectors(network, material, packed, tower_inputs, place, generator)
+        losses = _losses(network, material, packed, items, material.train, material.train_features)
+        total = sum((WEIGHTS[name] * loss for name, (loss, _) in losses.items()), start=items.vectors.sum() * 0)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -197,34 +204,79 @@ def _drop_ids(inputs: tuple[Tensor, ...], generator: torch.Generator) -> tuple[T
     return (ids * kept, *inputs[1:])
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ItemVectors:
+    """The items that one step looks at: the whole catalogue, or those it touches and drawn negatives."""
+
+    vectors: Tensor  # (items, D)
+    category: Tensor  # int64 (items,)
+    place: np.ndarray | None = None  # int64 (N,): catalogue position → row; None: the same
+    drawn: np.ndarray | None = None  # int64 (K,): catalogue positions of the negatives; None: every item is one
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        return positions if self.place is None else self.place[positions]
+
+
+def _item_vectors(
+    network: BehaviourNetwork,
+    material: Material,
+    packed: Packed,
+    tower_inputs: tuple[Tensor, ...],
+    place: np.ndarray,
+    generator: torch.Generator,
+) -> ItemVectors:
+    """place: int64 (N,), overwritten; one array serves all steps, as a new one would cost more than the step."""
+    count = len(tower_inputs[0])
+    if count <= FULL_SOFTMAX_ITEMS:
+        return ItemVectors(vectors=network.tower(*_drop_ids(tower_inputs, generator)), category=tower_inputs[2])
+    drawn = torch.randint(count, (NEGATIVES,), generator=generator).numpy()
+    touched = material.events.item[packed.row]
+    wanted = material.train.next_item[_examples_at(material.train, packed.row)[0]]
+    positions = np.unique(np.concatenate([drawn, touched[touched >= 0], wanted[wanted >= 0]]))
+    place[positions] = np.arange(len(positions))
+    inputs = tuple(each[_on(network, positions)] for each in tower_inputs)
+    vectors = network.tower(*_drop_ids(inputs, generator))
+    return ItemVectors(vectors=vectors, category=inputs[2], place=place, drawn=drawn)
+
+
 def _losses(
     network: BehaviourNetwork,
     material: Material,
     packed: Packed,
-    vectors: Tensor,
-    category: Tensor,
+    items: ItemVectors,
     examples: Examples,
     table: np.ndarray,
-    generator: torch.Generator | None = None,
 ) -> dict[str, tuple[Tensor, int]]:
     """Each loss with the number of examples it is the mean of."""
-    hidden = network(material.events, packed, vectors)
+    state = network(material.events, packed, items.vectors, items.place)
     read_out = np.flatnonzero(packed.is_read_out)
     which, of = _examples_at(examples, packed.row[read_out])
     place = read_out[of]
     losses: dict[str, tuple[Tensor, int]] = {}
     if len(which):
-        logits = network.buy_logits(hidden[_on(network, place)], network.scaled(table[which]))
+        logits = network.buy_logits(state[_on(network, place)], network.scaled(table[which]))
         losses["buys"] = (buy_loss(logits, _on(network, examples.will_buy[which])), len(which))
     has_next = examples.next_item[which] >= 0
     if has_next.any():
         target = examples.next_item[which[has_next]]
-        states = hidden[_on(network, place[has_next])]
-        loss = next_item_loss(network.wanted_items(states), _on(network, target), vectors, generator)
-        losses["next_item"] = (loss, len(target))
-        loss = torch.nn.functional.cross_entropy(network.to_category(states), category[_on(network, target)])
+        states = state[_on(network, place[has_next])]
+        losses["next_item"] = (_next_item_loss(network, states, target, items), len(target))
+        category = items.category[_on(network, items.rows(target))]
+        loss = torch.nn.functional.cross_entropy(network.to_category(states), category)
         losses["category"] = (loss, len(target))
     return losses
+
+
+def _next_item_loss(network: BehaviourNetwork, states: Tensor, target: np.ndarray, items: ItemVectors) -> Tensor:
+    wanted, row = network.wanted_items(states), _on(network, items.rows(target))
+    if items.drawn is None:
+        hits = torch.arange(len(row), device=row.device), row
+        return next_item_loss(wanted, items.vectors[row], items.vectors, hits, len(items.vectors))
+    assert items.place is not None
+    of_target, of_drawn = np.nonzero(items.drawn[None, :] == target[:, None])
+    hits = _on(network, of_target), _on(network, of_drawn)
+    drawn = items.vectors[_on(network, items.rows(items.drawn))]
+    return next_item_loss(wanted, items.vectors[row], drawn, hits, len(items.place))
 
 
 def _examples_at(examples: Examples, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

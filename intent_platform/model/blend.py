@@ -1,0 +1,183 @@
+"""The learned blend for next items: candidates of several sources, ranked by one conditional logit over their scores.
+
+P(item | candidates) = softmax of the weighted features of each candidate (McFadden 1974, "Conditional logit analysis of
+qualitative choice behavior"). Networks and neighbours err on different sessions, so a weighted sum of their log scores
+beats both; the weights are fitted on validation examples, so a source that adds nothing gets none.
+
+Q prefixes, C candidates of each, N items, D width, T text dimensions, F features
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.optimize import minimize
+
+from intent_platform.model.neighbours import Runs, SessionNeighbours
+
+FEATURES = (
+    *("network", "neighbours", "rules", "meaning", "letters", "popularity"),
+    *("is_in_prefix", "is_newest"),
+)
+"""Of a candidate: dot product with what the network wants; log shares of VSTAN's and the rules' scores; likeness of its
+text to the newest item's, by the encoder and by n-grams; log share of popularity; whether the session holds it."""
+
+SHARE_FLOOR = 1e-4
+"""Added to a share before its logarithm: an item without neighbours is unlikely, not impossible."""
+
+PER_SOURCE = 100
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shop:
+    """What is known of N items, whoever asks."""
+
+    vectors: np.ndarray  # float32 (N, D): the network's
+    text_vectors: np.ndarray  # float32 (N, T): [encoder ; n-grams]
+    encoder_dimensions: int
+    near_by_text: np.ndarray  # int (N, k): items most alike by text, −1 where there are fewer
+    popularity: np.ndarray  # float (N,)
+    neighbours: SessionNeighbours
+    rules: sp.csr_matrix  # (N, N)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """item: int64 (Q, C), −1 where a prefix has fewer; features: float32 (Q, C, F)."""
+
+    item: np.ndarray
+    features: np.ndarray
+
+
+def find_candidates(
+    shop: Shop, prefixes: Runs, wanted: np.ndarray, nearest: np.ndarray, *, per_source: int = PER_SOURCE
+) -> Candidates:
+    """The best items of every source and those of the prefix itself, each once.
+
+    wanted: float32 (Q, D), the network's queries; nearest: int (Q, c), the items they find in the index.
+    """
+    newest = _newest(prefixes)
+    near, rules = _scored(shop, prefixes, newest)
+    held = _held(prefixes, len(shop.vectors))
+    by_text = np.where(newest[:, None] >= 0, shop.near_by_text[newest], -1)
+    longest = int(np.diff(held.indptr).max(initial=1))
+    sources = (nearest, _top(near, per_source), _top(rules, per_source), by_text, _top(held, longest))
+    item = _each_once(np.concatenate(sources, axis=1))
+    row, column = np.arange(len(item))[:, None], np.maximum(item, 0)
+    place = _at(held, row, column)
+    features = [
+        np.einsum("qd,qcd->qc", wanted, shop.vectors[column]),
+        np.log(_at(_shares(near), row, column) + SHARE_FLOOR),
+        np.log(_at(_shares(rules), row, column) + SHARE_FLOOR),
+        *_likeness(shop, newest, column),
+        np.log(shop.popularity[column] / max(float(shop.popularity.sum()), 1e-9) + SHARE_FLOOR / 100),
+        place > 0,
+        (place > 0) & (place == np.diff(prefixes.starts)[:, None]),
+    ]
+    return Candidates(item=item, features=np.stack(features, axis=2).astype(np.float32))
+
+
+def fit_blend(batches: Sequence[Candidates], target: Sequence[np.ndarray]) -> np.ndarray:
+    """float64 (F,): weights of greatest likelihood of the targets among their candidates, with a small ridge."""
+    chosen, features = [], []
+    for candidates, wanted in zip(batches, target, strict=True):
+        is_wanted = candidates.item == wanted[:, None]
+        kept = is_wanted.any(axis=1)
+        chosen.append(is_wanted[kept].argmax(axis=1))
+        hidden = candidates.item[kept] < 0
+        features.append(np.where(hidden[..., None], np.nan, candidates.features[kept]))
+    width = max(each.shape[1] for each in features)
+    padded = [np.pad(each, ((0, 0), (0, width - each.shape[1]), (0, 0)), constant_values=np.nan) for each in features]
+    table, choice = np.concatenate(padded), np.concatenate(chosen)
+    is_real = ~np.isnan(table[..., 0])
+    scale = np.maximum(np.nanstd(table.reshape(-1, len(FEATURES)), axis=0), 1e-6)
+    table = np.nan_to_num(table / scale)
+    own = table[np.arange(len(choice)), choice]
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = np.where(is_real, table @ weights, -np.inf)
+        top = scores.max(axis=1, keepdims=True)
+        share = np.exp(scores - top)
+        total = share.sum(axis=1, keepdims=True)
+        value = (np.log(total[:, 0]) + top[:, 0] - own @ weights).mean() + RIDGE * weights @ weights
+        expected = np.einsum("qc,qcf->qf", share / total, table)
+        return float(value), (expected - own).mean(axis=0) + 2 * RIDGE * weights
+
+    start = np.zeros(len(FEATURES))
+    start[0] = scale[0]  # the network alone
+    return minimize(loss, start, jac=True, method="L-BFGS-B").x / scale
+
+
+def rank_candidates(candidates: Candidates, weights: np.ndarray) -> np.ndarray:
+    """int64 (Q, C): items, best first; of equals the lower position; −1 at the end."""
+    scores = np.where(candidates.item >= 0, candidates.features @ weights, -np.inf)
+    order = np.lexsort((candidates.item, -scores), axis=1)
+    return np.take_along_axis(candidates.item, order, axis=1)
+
+
+def _newest(prefixes: Runs) -> np.ndarray:
+    """int64 (Q,): the newest item of each prefix; −1 for an empty one."""
+    last = prefixes.starts[1:] - 1
+    is_empty = last < prefixes.starts[:-1]
+    return np.where(is_empty, -1, np.append(prefixes.item, -1)[last])
+
+
+def _scored(shop: Shop, prefixes: Runs, newest: np.ndarray) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """(Q, N) scores of the neighbours, and of the rules that begin at the newest item."""
+    near = sp.vstack(list(shop.neighbours.scores(prefixes)), format="csr")
+    near.sum_duplicates()
+    known = np.flatnonzero(newest >= 0)
+    pick = sp.csr_matrix((np.ones(len(known), np.float32), (known, newest[known])), (len(newest), shop.rules.shape[0]))
+    return near, (pick @ shop.rules).tocsr()
+
+
+def _likeness(shop: Shop, newest: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, C) each: by the encoder's and by the n-grams' part of the text vectors."""
+    own = np.where(newest[:, None] >= 0, shop.text_vectors[newest], 0.0)
+    split = shop.encoder_dimensions
+    parts = (slice(0, split), slice(split, None))
+    meaning, letters = (np.einsum("qt,qct->qc", own[:, part], shop.text_vectors[:, part][column]) for part in parts)
+    return meaning, letters
+
+
+def _held(prefixes: Runs, items: int) -> sp.csr_matrix:
+    """(Q, N): place, from 1, of an item's newest occurrence in the prefix."""
+    place = np.arange(len(prefixes.item)) - prefixes.starts[:-1][prefixes.owner] + 1
+    order = np.lexsort((place, prefixes.item, prefixes.owner))
+    row, column = prefixes.owner[order], prefixes.item[order]
+    is_last = np.ones(len(order), bool)
+    is_last[:-1] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
+    entries = (place[order][is_last].astype(np.float32), (row[is_last], column[is_last]))
+    return sp.csr_matrix(entries, shape=(len(prefixes), items))
+
+
+def _top(scores: sp.csr_matrix, count: int) -> np.ndarray:
+    """int64 (Q, count): columns of a row's largest entries; −1 where it has fewer."""
+    row = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
+    order = np.lexsort((scores.indices, -scores.data, row))
+    place = np.arange(len(order)) - scores.indptr[row]
+    top = np.full((scores.shape[0], count), -1)
+    kept = place < count
+    top[row[kept], place[kept]] = scores.indices[order][kept]
+    return top
+
+
+def _each_once(item: np.ndarray) -> np.ndarray:
+    """Sorted by row, repeats and gaps as −1 at the front, cut to the longest row."""
+    item = np.sort(item, axis=1)
+    item[:, 1:][item[:, 1:] == item[:, :-1]] = -1
+    item = np.sort(item, axis=1)
+    return item[:, (item >= 0).any(axis=0).argmax() :]
+
+
+def _shares(scores: sp.csr_matrix) -> sp.csr_matrix:
+    """Each row divided by its sum."""
+    total = np.asarray(scores.sum(axis=1)).ravel()
+    return sp.diags(1 / np.maximum(total, 1e-12)).dot(scores).tocsr()
+
+
+def _at(matrix: sp.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    rows = np.broadcast_to(row, column.shape)
+    return np.asarray(matrix[rows.ravel(), column.ravel()]).reshape(column.shape)

@@ -1,0 +1,66 @@
+"""The learned blend: every candidate once, features that mean what they say, weights that follow the truth."""
+
+import numpy as np
+
+from intent_platform.model.blend import FEATURES, Candidates, Shop, find_candidates, fit_blend, rank_candidates
+from intent_platform.model.neighbours import Runs, SessionNeighbours, sequential_rules
+
+N = 12
+SESSIONS = Runs.of([[1, 2], [5, 3, 8], [0, 9]])
+
+
+def shop() -> Shop:
+    text = np.eye(N, dtype=np.float32)
+    text[4] = text[3]
+    return Shop(
+        vectors=np.eye(N, dtype=np.float32),
+        text_vectors=text,
+        encoder_dimensions=0,
+        near_by_text=np.where(np.arange(N) == 3, 4, -1)[:, None],
+        popularity=np.ones(N),
+        neighbours=SessionNeighbours(sessions=SESSIONS, items=N),
+        rules=sequential_rules(SESSIONS, N),
+    )
+
+
+def found_for(*prefixes: list[int]) -> tuple[Candidates, dict[str, np.ndarray]]:
+    wanted = np.zeros((len(prefixes), N), np.float32)
+    wanted[:, 7] = 2.0
+    found = find_candidates(shop(), Runs.of(list(prefixes)), wanted, np.full((len(prefixes), 1), 7))
+    return found, {name: found.features[..., place] for place, name in enumerate(FEATURES)}
+
+
+def test_candidates_come_from_every_source_once():
+    found, _ = found_for([5, 3], [6, 6], [])
+    items = [row[row >= 0].tolist() for row in found.item]
+    # of the first: the session's own, the neighbour's, the rule's, one by text, the network's
+    assert items == [[3, 4, 5, 7, 8], [6, 7], [7]]
+
+
+def test_features_say_where_a_candidate_comes_from():
+    found, feature = found_for([5, 3], [3])
+    place = {item: column for column, item in enumerate(found.item[0].tolist())}
+    assert feature["network"][0, place[7]] == 2.0
+    assert feature["neighbours"][0, place[8]] > feature["neighbours"][0, place[7]]
+    assert feature["rules"][0, place[8]] > feature["rules"][0, place[5]]
+    assert feature["letters"][0, place[4]] == 1.0
+    assert [item for item in place if feature["is_in_prefix"][0, place[item]]] == [3, 5]
+    assert [item for item in place if feature["is_newest"][0, place[item]]] == [3]
+
+
+def test_weights_follow_the_truth_and_ignore_noise():
+    chance = np.random.default_rng(5)
+    features = chance.normal(size=(4_000, 20, len(FEATURES))).astype(np.float32)
+    truth = np.array([1.5, 0.8, 0.0, 0.0, -0.5, 0.0, 0.0, 0.3])
+    utility = features @ truth + chance.gumbel(
+        size=features.shape[:2]
+    )  # whose greatest is a conditional logit's choice
+    item = np.tile(np.arange(20), (4_000, 1))
+    item[:, 0] = np.where(chance.random(4_000) < 0.5, -1, 0)  # some have a candidate less
+    target = np.where(item >= 0, utility, -np.inf).argmax(axis=1)
+    batches = [Candidates(item=item[part], features=features[part]) for part in (slice(0, 1_000), slice(1_000, None))]
+    weights = fit_blend(batches, [target[:1_000], target[1_000:]])
+    np.testing.assert_allclose(weights, truth, atol=0.1)
+    best = rank_candidates(batches[0], weights)
+    assert np.mean(best[:, 0] == target[:1_000]) > 0.3  # 0.05 by chance
+    assert (best[item[:1_000, 0] < 0, -1] == -1).all()
