@@ -1,9 +1,20 @@
 """The learned blend: every candidate once, features that mean what they say, weights that follow the truth."""
 
+from datetime import date
+
 import numpy as np
 
-from intent_platform.model.blend import FEATURES, Candidates, Shop, find_candidates, fit_blend, rank_candidates
-from intent_platform.model.neighbours import Runs, SessionNeighbours, sequential_rules
+from intent_platform.model.blend import (
+    FEATURES,
+    Blend,
+    Candidates,
+    Shop,
+    find_candidates,
+    fit_blend,
+    place_of,
+    rank_candidates,
+)
+from intent_platform.model.neighbours import Decays, Runs
 
 N = 12
 SESSIONS = Runs.of([[1, 2], [5, 3, 8], [0, 9]])
@@ -12,14 +23,13 @@ SESSIONS = Runs.of([[1, 2], [5, 3, 8], [0, 9]])
 def shop() -> Shop:
     text = np.eye(N, dtype=np.float32)
     text[4] = text[3]
-    return Shop(
+    return Shop.of(
+        SESSIONS,
+        Decays(),
         vectors=np.eye(N, dtype=np.float32),
         text_vectors=text,
         encoder_dimensions=0,
         near_by_text=np.where(np.arange(N) == 3, 4, -1)[:, None],
-        popularity=np.ones(N),
-        neighbours=SessionNeighbours(sessions=SESSIONS, items=N),
-        rules=sequential_rules(SESSIONS, N),
     )
 
 
@@ -61,6 +71,25 @@ def test_weights_follow_the_truth_and_ignore_noise():
     batches = [Candidates(item=item[part], features=features[part]) for part in (slice(0, 1_000), slice(1_000, None))]
     weights = fit_blend(batches, [target[:1_000], target[1_000:]])
     np.testing.assert_allclose(weights, truth, atol=0.1)
-    best = rank_candidates(batches[0], weights)
-    assert np.mean(best[:, 0] == target[:1_000]) > 0.3  # 0.05 by chance
+    best, log_odds = rank_candidates(batches[0], weights)
+    assert np.mean(place_of(target[:1_000], best, items=20) == 1) > 0.3  # 0.05 by chance
+    assert (np.diff(log_odds[:, :-1], axis=1) <= 0).all()
     assert (best[item[:1_000, 0] < 0, -1] == -1).all()
+
+
+def test_what_is_no_candidate_comes_last():
+    ranked = np.array([[4, 2, -1], [3, 1, 0]])
+    assert place_of(np.array([2, 7]), ranked, items=12).tolist() == [2, 12]
+
+
+def test_a_blend_comes_back_from_its_file(tmp_path):
+    weights = {name: float(number) for number, name in enumerate(FEATURES)}
+    blend = Blend(
+        weights=weights,
+        decays=Decays(distance=6.0),
+        sessions_from=date(2026, 8, 1),
+        sessions_until=date(2026, 8, 21),
+    )
+    blend.save(tmp_path / "blend.json")
+    assert Blend.load(tmp_path / "blend.json") == blend
+    assert blend.weight.tolist() == list(range(len(FEATURES)))

@@ -20,6 +20,7 @@ from intent_platform.model import parts
 from intent_platform.model.behaviour import Model, ModelCard, load_model, save_model
 from intent_platform.model.lexical import fit_lexical
 from intent_platform.model.text import find_encoder, item_text
+from intent_platform.sequences import read_touches
 from intent_platform.settings import Settings
 
 log = get_logger(__name__)
@@ -50,7 +51,13 @@ def current_release(settings: Settings) -> tuple[Release, Promotion] | None:
     if promotion is None:
         return None
     release = load_release(settings, promotion.release_id)
-    return release.with_catalogue(Lake(settings.lake_root, settings.shop).snapshot().read("items")), promotion
+    snapshot = Lake(settings.lake_root, settings.shop).snapshot()
+    release = release.with_catalogue(snapshot.read("items"))
+    blend = release.model.blend
+    if blend is not None:
+        touches = read_touches(snapshot, blend.sessions_from, blend.sessions_until, settings)
+        release = release.with_sessions(touches)
+    return release, promotion
 
 
 def ensure_release(settings: Settings, day: date, *, now: datetime | None = None) -> Release:

@@ -14,8 +14,14 @@ from intent_platform.index.item_index import ItemIndex, load_index
 from intent_platform.lake import Lake
 from intent_platform.model import parts
 from intent_platform.model.behaviour import Model, load_model
+from intent_platform.model.blend import Shop
 from intent_platform.model.inputs import KnownItems
+from intent_platform.model.neighbours import Runs, sessions_of
+from intent_platform.model.rows import Rows
 from intent_platform.settings import Settings
+
+MAX_SESSIONS = 1_000_000
+"""Newest sessions that neighbours are looked for among."""
 
 POPULAR_ITEMS = 40
 """Length of the popularity lists that recommendations draw from."""
@@ -39,6 +45,7 @@ class Release:
     model: Model
     index: ItemIndex
     is_available: np.ndarray  # bool (N,)
+    sessions: Runs | None = None  # of the shop, items as positions; where a blend ranks
 
     @property
     def release_id(self) -> str:
@@ -49,6 +56,26 @@ class Release:
         for_sale = items.filter(items["is_available"])["item_id"].combine_chunks()
         found = pc.is_in(self.index.items["item_id"].combine_chunks(), value_set=for_sale)
         return replace(self, is_available=found.to_numpy(zero_copy_only=False))
+
+    def with_sessions(self, touches: pa.Table) -> "Release":
+        """The same release beside the sessions that its blend looks for neighbours among."""
+        rows = Rows.of(touches)
+        item = np.append(self.index.positions(rows.item[1]), -1)[rows.item[0]]
+        return replace(self, sessions=sessions_of(rows, item).newest(MAX_SESSIONS))
+
+    @cached_property
+    def blend_shop(self) -> Shop | None:
+        """What a blend asks; None where another scorer ranks."""
+        if self.sessions is None or self.model.blend is None:
+            return None
+        return Shop.of(
+            self.sessions,
+            self.model.blend.decays,
+            vectors=self.index.vectors,
+            text_vectors=self.index.text_vectors,
+            encoder_dimensions=self.model.text.encoder.dimensions,
+            near_by_text=self.index.neighbours,
+        )
 
     @cached_property
     def known_items(self) -> KnownItems:

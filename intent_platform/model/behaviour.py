@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from intent_platform.errors import EncoderMissing, ReleaseInvalid
 from intent_platform.model import parts
+from intent_platform.model.blend import Blend
 from intent_platform.model.calibration import Calibration
 from intent_platform.model.features import features
 from intent_platform.model.inputs import KnownItems
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from intent_platform.model.network import BehaviourNetwork
 
 CARD = "model.json"
+BLEND = "blend.json"
 ENCODER = "encoder"
 """Folder inside the model's, in Hugging Face form: an encoder that was tuned in the same training."""
 
@@ -35,7 +37,7 @@ class ModelCard:
 
     kind: Literal["bootstrap", "trained"]
     purchase_scorer: Literal["none", "network", "boosted_trees"]
-    item_scorer: Literal["popularity", "network"]
+    item_scorer: Literal["popularity", "network", "blend"]
     intent_missing_reason: str | None  # why purchase_scorer is none
     horizon_hours: int
     window_events: int
@@ -55,6 +57,7 @@ class Model:
     calibration: Calibration | None = None
     network: "BehaviourNetwork | None" = None
     trees: "lightgbm.Booster | None" = None
+    blend: Blend | None = None
 
     def item_texts(self, items: pa.Table) -> list[str]:
         columns = (items[name].to_pylist() for name in ("title", "category", "brand"))
@@ -104,6 +107,7 @@ def save_model(
     calibration: Calibration | None = None,
     network: "BehaviourNetwork | None" = None,
     trees: "lightgbm.Booster | None" = None,
+    blend: Blend | None = None,
 ) -> None:
     """Write the files of a model folder; `parts.publish_part` then gives it its digest."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +119,8 @@ def save_model(
         network.save(folder)
     if trees is not None:
         trees.save_model(str(folder / "trees.txt"))
+    if blend is not None:
+        blend.save(folder / BLEND)
 
 
 def load_model(root: str, digest: str, settings: Settings) -> Model:
@@ -139,6 +145,7 @@ def _load(root: str, digest: str, encoder_name: str, home: Path, device: str, th
         calibration=_load_calibration(folder),
         network=_load_network(folder, device),
         trees=_load_trees(folder),
+        blend=Blend.load(folder / BLEND) if (folder / BLEND).exists() else None,
     )
 
 

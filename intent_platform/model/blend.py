@@ -7,14 +7,18 @@ beats both; the weights are fitted on validation examples, so a source that adds
 Q prefixes, C candidates of each, N items, D width, T text dimensions, F features
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import minimize
 
-from intent_platform.model.neighbours import Runs, SessionNeighbours
+from intent_platform.model.neighbours import Decays, Runs, SessionNeighbours, sequential_rules
 
 FEATURES = (
     *("network", "neighbours", "rules", "meaning", "letters", "popularity"),
@@ -30,6 +34,41 @@ PER_SOURCE = 100
 RIDGE = 1e-3
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blend:
+    """blend.json: how the sources are weighted, and which days' sessions are the neighbours.
+
+    The sessions themselves stay in the lake, where a person can be erased from them.
+    """
+
+    weights: dict[str, float]  # feature → weight
+    decays: Decays
+    sessions_from: date
+    sessions_until: date
+
+    @property
+    def weight(self) -> np.ndarray:
+        """float64 (F,), in the order of FEATURES."""
+        return np.array([self.weights[name] for name in FEATURES])
+
+    def save(self, path: Path) -> None:
+        decays = {name: value if np.isfinite(value) else None for name, value in asdict(self.decays).items()}
+        days = {"sessions_from": str(self.sessions_from), "sessions_until": str(self.sessions_until)}
+        stored = {"weights": self.weights, "decays": decays, **days}
+        path.write_text(json.dumps(stored, indent=1, sort_keys=True), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Blend":
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        decays: dict[str, Any] = {name: np.inf if each is None else each for name, each in stored["decays"].items()}
+        return cls(
+            weights=stored["weights"],
+            decays=Decays(**decays),
+            sessions_from=date.fromisoformat(stored["sessions_from"]),
+            sessions_until=date.fromisoformat(stored["sessions_until"]),
+        )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shop:
     """What is known of N items, whoever asks."""
@@ -38,9 +77,30 @@ class Shop:
     text_vectors: np.ndarray  # float32 (N, T): [encoder ; n-grams]
     encoder_dimensions: int
     near_by_text: np.ndarray  # int (N, k): items most alike by text, −1 where there are fewer
-    popularity: np.ndarray  # float (N,)
     neighbours: SessionNeighbours
     rules: sp.csr_matrix  # (N, N)
+    popularity: np.ndarray  # float64 (N,): how often the sessions hold an item
+
+    @classmethod
+    def of(
+        cls,
+        sessions: Runs,
+        decays: Decays,
+        *,
+        vectors: np.ndarray,
+        text_vectors: np.ndarray,
+        encoder_dimensions: int,
+        near_by_text: np.ndarray,
+    ) -> "Shop":
+        return cls(
+            vectors=vectors,
+            text_vectors=text_vectors,
+            encoder_dimensions=encoder_dimensions,
+            near_by_text=near_by_text,
+            neighbours=SessionNeighbours(sessions=sessions, items=len(vectors), decays=decays),
+            rules=sequential_rules(sessions, len(vectors)),
+            popularity=np.bincount(sessions.item, minlength=len(vectors)).astype(np.float64),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,11 +170,17 @@ def fit_blend(batches: Sequence[Candidates], target: Sequence[np.ndarray]) -> np
     return minimize(loss, start, jac=True, method="L-BFGS-B").x / scale
 
 
-def rank_candidates(candidates: Candidates, weights: np.ndarray) -> np.ndarray:
-    """int64 (Q, C): items, best first; of equals the lower position; −1 at the end."""
+def rank_candidates(candidates: Candidates, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Items (int64 (Q, C)), best first, −1 at the end, and log-odds (float64); of equals the lower position first."""
     scores = np.where(candidates.item >= 0, candidates.features @ weights, -np.inf)
     order = np.lexsort((candidates.item, -scores), axis=1)
-    return np.take_along_axis(candidates.item, order, axis=1)
+    return np.take_along_axis(candidates.item, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def place_of(target: np.ndarray, ranked: np.ndarray, items: int) -> np.ndarray:
+    """int64 (Q,), from 1: where each target stands among its ranked candidates; one that is no candidate comes last."""
+    is_target = ranked == target[:, None]
+    return np.where(is_target.any(axis=1), 1 + is_target.argmax(axis=1), items)
 
 
 def _newest(prefixes: Runs) -> np.ndarray:

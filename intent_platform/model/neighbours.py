@@ -13,8 +13,13 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
+from intent_platform.model.rows import Rows
+
 PREFIXES_PER_CHUNK = 512
 """Prefixes scored together; with 500 neighbours of 5 items each that is about 1.3 M scores in memory."""
+
+PREFIX_ITEMS = 20
+"""Newest items of a session that are looked at; λ₁ leaves older ones no weight."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +47,10 @@ class Runs:
     def from_end(self) -> np.ndarray:
         """int64 (total,): 0 for a run's newest item."""
         return self.starts[1:][self.owner] - 1 - np.arange(len(self.item))
+
+    def newest(self, count: int) -> "Runs":
+        """The last `count` runs."""
+        return self.slice(max(len(self) - count, 0), len(self))
 
     def slice(self, first: int, last: int) -> "Runs":
         starts = self.starts[first : last + 1]
@@ -194,6 +203,31 @@ def sequential_rules(sessions: Runs, items: int, *, steps: int = 10) -> sp.csr_m
         weight = np.full(len(first), 1.0 / distance, np.float32)
         ahead.append(sp.csr_matrix((weight, (sessions.item[first], sessions.item[first + distance])), (items, items)))
     return sum(ahead[1:], start=ahead[0]).tocsr()
+
+
+def sessions_of(rows: Rows, item: np.ndarray, until: int | None = None) -> Runs:
+    """Items touched (before `until`, in µs), session by session, oldest session first.
+
+    item: int64 (R,), positions, −1 for none.
+    """
+    kept = np.flatnonzero((item >= 0) & (True if until is None else rows.at < until))
+    order = kept[np.lexsort((kept, rows.user[kept], rows.session_at[kept]))]
+    is_new = np.ones(len(order), bool)
+    user, began = rows.user[order], rows.session_at[order]
+    is_new[1:] = (user[1:] != user[:-1]) | (began[1:] != began[:-1])
+    return Runs(item=item[order], starts=np.append(np.flatnonzero(is_new), len(order)).astype(np.int64))
+
+
+def prefixes_at(rows: Rows, item: np.ndarray, positions: np.ndarray) -> Runs:
+    """Items of the session up to each position (int64 (Q,) rows), at most PREFIX_ITEMS; after searches only, none."""
+    with_item = np.flatnonzero(item >= 0)
+    begun = rows.first_after(rows.user[positions], rows.session_at[positions] - 1)
+    stop = np.searchsorted(with_item, positions, side="right")
+    start = np.maximum(np.searchsorted(with_item, begun), stop - PREFIX_ITEMS)
+    length = np.maximum(stop - start, 0)
+    starts = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    place = np.arange(starts[-1]) - np.repeat(starts[:-1], length) + np.repeat(start, length)
+    return Runs(item=item[with_item[place]], starts=starts)
 
 
 def _largest_of_duplicates(entries: sp.coo_matrix) -> sp.csr_matrix:

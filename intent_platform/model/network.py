@@ -65,9 +65,10 @@ class ItemTower(nn.Module):
         self.id = nn.Embedding(known_items + 1, shape.width, padding_idx=0)  # 0: unknown
         self.text = nn.Linear(shape.text_dimensions, shape.width, bias=False)
         self.category = nn.Embedding(len(shape.categories) + 1, shape.width, padding_idx=0)  # 0: none
-        self.price = nn.Linear(2, shape.width)
+        self.price = nn.Linear(2, shape.width, bias=False)  # a bias would be in every item: all alike at first
         nn.init.normal_(self.id.weight, std=0.05)
         nn.init.normal_(self.category.weight, std=0.05)
+        nn.init.normal_(self.price.weight, std=0.05)
         with torch.no_grad():
             self.id.weight[0] = 0
             self.category.weight[0] = 0

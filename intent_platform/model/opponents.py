@@ -8,13 +8,12 @@ import lightgbm  # isort: skip
 
 from intent_platform.model.examples import Examples
 from intent_platform.model.features import FEATURES, RISING
-from intent_platform.model.neighbours import Runs, SessionNeighbours, sequential_rules, sparse_ranks
+from intent_platform.model.neighbours import SessionNeighbours, prefixes_at, sequential_rules, sessions_of, sparse_ranks
 from intent_platform.model.rows import US_PER_DAY, Rows
 from intent_platform.settings import Settings
 
 ROUNDS = 400
 POPULARITY_DAYS = 3
-PREFIX_ITEMS = 20  # of the session so far; λ₁ leaves older ones no weight
 
 
 def fit_trees(
@@ -59,8 +58,8 @@ def neighbour_ranks(rows: Rows, item: np.ndarray, until: int, examples: Examples
 
     Both know the sessions that began before `until` (µs), and of the example's session what its position has seen.
     """
-    sessions = _sessions(rows, item, until)
-    prefixes = _prefixes(rows, item, examples.position)
+    sessions = sessions_of(rows, item, until)
+    prefixes = prefixes_at(rows, item, examples.position)
     rules = sequential_rules(sessions, items)
     newest = sp.csr_matrix(
         (np.ones(len(prefixes)), (np.arange(len(prefixes)), item[examples.position].clip(min=0))),
@@ -71,25 +70,3 @@ def neighbour_ranks(rows: Rows, item: np.ndarray, until: int, examples: Examples
         "vstan": sparse_ranks(SessionNeighbours(sessions=sessions, items=items).scores(prefixes), examples.next_item),
         "sequential_rules": sparse_ranks([(newest @ rules).tocsr()], examples.next_item),
     }
-
-
-def _sessions(rows: Rows, item: np.ndarray, until: int) -> Runs:
-    """Items of every session that began before `until`, oldest session first."""
-    kept = np.flatnonzero((item >= 0) & (rows.at < until))
-    order = kept[np.lexsort((kept, rows.user[kept], rows.session_at[kept]))]
-    is_new = np.ones(len(order), bool)
-    user, began = rows.user[order], rows.session_at[order]
-    is_new[1:] = (user[1:] != user[:-1]) | (began[1:] != began[:-1])
-    return Runs(item=item[order], starts=np.append(np.flatnonzero(is_new), len(order)).astype(np.int64))
-
-
-def _prefixes(rows: Rows, item: np.ndarray, positions: np.ndarray) -> Runs:
-    """Items of the session up to each position, at most PREFIX_ITEMS; a session of searches only has none."""
-    with_item = np.flatnonzero(item >= 0)
-    begun = rows.first_after(rows.user[positions], rows.session_at[positions] - 1)
-    stop = np.searchsorted(with_item, positions, side="right")
-    start = np.maximum(np.searchsorted(with_item, begun), stop - PREFIX_ITEMS)
-    length = np.maximum(stop - start, 0)
-    starts = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-    place = np.arange(starts[-1]) - np.repeat(starts[:-1], length) + np.repeat(start, length)
-    return Runs(item=item[with_item[place]], starts=starts)

@@ -1,7 +1,9 @@
 """Training of the behaviour network: batches of packed windows, AdamW, early stopping, resumable after every epoch."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ ROWS_PER_BATCH = 2_048
 STEPS_PER_EPOCH = 100  # at least, in smaller batches down to SMALLEST_BATCH: a small shop must not learn in five steps
 SMALLEST_BATCH = 256
 LEARNING_RATE = 2e-3
+FINAL_RATE = 2e-4
+CATCH_UP_EPOCHS = 1
 WEIGHT_DECAY = 1e-2
 ID_DROPOUT = 0.15  # share of items that must do without their id in a step
 PATIENCE_EPOCHS = 2
@@ -82,14 +86,15 @@ def train_network(material: Material, folder: Path, settings: Settings) -> Behav
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     network = _new_network(material, settings).to(pick_device(settings.device))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    optimizer = _optimizer(network)
     folder.mkdir(parents=True, exist_ok=True)
     progress = _resume(network, optimizer, folder)
     windows = _windows(material.rows, material.train, settings)
     writer = _tensorboard(settings, folder)
     while progress.epoch < settings.max_epochs and progress.epoch - progress.best_epoch < PATIENCE_EPOCHS:
         chance = np.random.default_rng((settings.seed, progress.epoch))
-        train_losses = _one_epoch(network, optimizer, material, windows, chance, settings, progress.epoch)
+        rate = partial(_rate, epoch=progress.epoch, epochs=settings.max_epochs)
+        train_losses = _one_epoch(network, optimizer, material, windows, chance, rate)
         losses = validation_losses(network, material, settings)
         progress.epoch += 1
         for name, value in losses.items():
@@ -105,6 +110,20 @@ def train_network(material: Material, folder: Path, settings: Settings) -> Behav
     writer.close()
     network.load_state_dict(load_file(folder / "best.safetensors"))
     return network.eval()
+
+
+def catch_up(network: BehaviourNetwork, material: Material, settings: Settings) -> None:
+    """Read the validation examples too, once they have served: what sells today is best known from the newest days.
+
+    At the schedule's last learning rate, so the weights move little and what was fitted on validation stays fitting.
+    """
+    newest = replace(material, train=material.validation, train_features=material.validation_features)
+    optimizer = _optimizer(network)
+    windows = _windows(newest.rows, newest.train, settings)
+    for epoch in range(CATCH_UP_EPOCHS):
+        chance = np.random.default_rng((settings.seed, settings.max_epochs + epoch))
+        _one_epoch(network, optimizer, newest, windows, chance, lambda _: FINAL_RATE)
+    network.eval()
 
 
 def validation_losses(network: BehaviourNetwork, material: Material, settings: Settings) -> dict[str, float]:
@@ -165,21 +184,20 @@ def _one_epoch(
     material: Material,
     windows: Windows,
     chance: np.random.Generator,
-    settings: Settings,
-    epoch: int,
+    rate: Callable[[float], float],
 ) -> dict[str, float]:
+    """rate: share of the epoch that is done → learning rate."""
     network.train()
     rows = int((windows.stop - windows.start).sum())
     steps = list(batches(windows, int(np.clip(rows // STEPS_PER_EPOCH, SMALLEST_BATCH, ROWS_PER_BATCH)), chance))
-    total_steps = settings.max_epochs * len(steps)
     generator = torch.Generator().manual_seed(int(chance.integers(2**31)))
     torch.manual_seed(int(chance.integers(2**31)))
     tower_inputs = network.tower_inputs(material.catalogue)
     place = np.full(len(tower_inputs[0]), -1)
     sums: dict[str, list[float]] = {}
-    for number, batch in enumerate(tqdm(steps, desc=f"epoch {epoch + 1}", unit="batch", mininterval=1.0)):
+    for number, batch in enumerate(tqdm(steps, desc="epoch", unit="batch", mininterval=1.0)):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * _schedule((epoch * len(steps) + number) / total_steps)
+            group["lr"] = rate(number / len(steps))
         packed = pack(batch)
         items = _item_vectors(network, material, packed, tower_inputs, place, generator)
         losses = _losses(network, material, packed, items, material.train, material.train_features)
@@ -193,15 +211,23 @@ def _one_epoch(
     return _with_total({name: float(np.mean(values)) for name, values in sums.items()})
 
 
-def _schedule(progress: float) -> float:
-    """Warm up over the first twentieth, then a half cosine down to a tenth."""
-    return progress * 20 if progress < 0.05 else 0.1 + 0.45 * (1 + float(np.cos(np.pi * progress)))
+def _optimizer(network: BehaviourNetwork) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+
+
+def _rate(share: float, *, epoch: int, epochs: int) -> float:
+    """Warm up over the first twentieth of all epochs, then a half cosine down to FINAL_RATE."""
+    progress = (epoch + share) / epochs
+    if progress < 0.05:
+        return LEARNING_RATE * progress * 20
+    return FINAL_RATE + (LEARNING_RATE - FINAL_RATE) / 2 * (1 + float(np.cos(np.pi * progress)))
 
 
 def _drop_ids(inputs: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
-    ids = inputs[0]
+    """An item without any text keeps its id: nothing else could stand for it."""
+    ids, text = inputs[:2]
     kept = torch.rand(ids.shape, generator=generator).to(ids.device) >= ID_DROPOUT
-    return (ids * kept, *inputs[1:])
+    return (ids * (kept | ~text.any(dim=1)), *inputs[1:])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

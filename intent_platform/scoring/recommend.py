@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from intent_platform.index.release import Release
+from intent_platform.model.blend import PER_SOURCE, find_candidates, rank_candidates
+from intent_platform.model.neighbours import PREFIXES_PER_CHUNK, prefixes_at
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import text_key
 from intent_platform.scoring.interests import Interests
@@ -18,6 +20,7 @@ CHUNK_USERS = 8_192  # bounds memory: a chunk's matrices are a few tens of MB
 
 ORIGINS = ("next_item", "popular", "recent", "text")
 NEXT_ITEM, POPULAR, RECENT, TEXT = range(4)
+NEXT_ITEMS = 50  # candidates by what comes next
 
 TITLE_LETTERS = 48  # of a title that is named in a reason
 
@@ -51,7 +54,7 @@ def recommend(
 
     position: (R,) of each row's item in the index, −1 for none. hidden: the network's state of each user.
     """
-    next_items = _next_items(release, hidden)
+    next_items = _next_items(release, rows, position, hidden)
     chunks = []
     for start in range(0, rows.users, CHUNK_USERS):
         users = np.arange(start, min(start + CHUNK_USERS, rows.users))
@@ -86,14 +89,38 @@ def _recommend_chunk(
     return _table(rows, release, users[user], place + 1, item[user, column], score, origin, reason, reasons)
 
 
-def _next_items(release: Release, hidden: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:
-    """Positions and probabilities (U, 50) by the network's next-item head; None where popularity ranks the items."""
-    network = release.model.network
-    if network is None or hidden is None or release.model.card.item_scorer != "network":
+def _next_items(
+    release: Release, rows: Rows, position: np.ndarray, hidden: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Positions and probabilities (U, NEXT_ITEMS) of what comes next; None where popularity ranks the items."""
+    network, scorer = release.model.network, release.model.card.item_scorer
+    if network is None or hidden is None or scorer == "popularity":
         return None
-    logits, items = release.index.nearest(network.user_vectors(hidden), 50)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return items, shifted / shifted.sum(axis=1, keepdims=True)
+    wanted = network.user_vectors(hidden)
+    if scorer == "blend":
+        items, log_odds = _blended(release, rows, position, wanted)
+    else:
+        log_odds, items = release.index.nearest(wanted, NEXT_ITEMS)
+    odds = np.exp(log_odds - log_odds.max(axis=1, keepdims=True))
+    return items, odds / odds.sum(axis=1, keepdims=True)
+
+
+def _blended(release: Release, rows: Rows, position: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and log-odds (U, NEXT_ITEMS) by the release's blend; −1 and −inf where there are fewer candidates."""
+    shop, blend = release.blend_shop, release.model.blend
+    assert shop is not None
+    assert blend is not None
+    items, log_odds = np.full((rows.users, NEXT_ITEMS), -1), np.full((rows.users, NEXT_ITEMS), -np.inf)
+    log_odds[:, 0] = 0.0
+    prefixes = prefixes_at(rows, position, rows.starts[1:] - 1)
+    for first in range(0, rows.users, PREFIXES_PER_CHUNK):
+        chunk = slice(first, min(first + PREFIXES_PER_CHUNK, rows.users))
+        _, nearest = release.index.nearest(wanted[chunk], PER_SOURCE)
+        candidates = find_candidates(shop, prefixes.slice(first, chunk.stop), wanted[chunk], nearest)
+        ranked, scores = rank_candidates(candidates, blend.weight)
+        kept = min(ranked.shape[1], NEXT_ITEMS)
+        items[chunk, :kept], log_odds[chunk, :kept] = ranked[:, :kept], scores[:, :kept]
+    return items, log_odds
 
 
 def _add_carts(found: _Candidates, rows: Rows, position: np.ndarray, users: np.ndarray, span: slice) -> None:

@@ -2,7 +2,7 @@
 
 from intent_platform.sequences.account import account_of_days
 from intent_platform.sequences.build import SEQUENCE_SCHEMA, build_days
-from intent_platform.sequences.history import offsets, read_history, user_buckets
+from intent_platform.sequences.history import offsets, read_history, read_touches, user_buckets
 from intent_platform.sequences.labels import Split, label, split_by_time
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "label",
     "offsets",
     "read_history",
+    "read_touches",
     "split_by_time",
     "user_buckets",
 ]

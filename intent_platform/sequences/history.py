@@ -14,6 +14,7 @@ from intent_platform.sequences.build import SEQUENCE_SCHEMA
 from intent_platform.settings import Settings
 
 IN_ORDER = ("user_id", "occurred_at", "event_id")
+TOUCH = ["user_id", "occurred_at", "session_started_at", "item_id"]
 ROWS_PER_BUCKET = 2_000_000
 
 
@@ -22,6 +23,17 @@ def read_history(snapshot: Snapshot, until: date, settings: Settings) -> pa.Tabl
     with open_engine(settings, snapshot.lake) as engine:
         rows = snapshot.scan(engine, "sequences", _partitions(snapshot, until, settings))
         return rows.order_by(*IN_ORDER).to_pyarrow().cast(SEQUENCE_SCHEMA)
+
+
+def read_touches(snapshot: Snapshot, first: date, last: date, settings: Settings) -> pa.Table:
+    """Who touched which item when, in which session: the rows with an item of the days first … last, as IN_ORDER."""
+    partitions = [each for each in snapshot.partitions("sequences") if f"day={first}" <= each <= f"day={last}"]
+    if not partitions:
+        return SEQUENCE_SCHEMA.empty_table().select(TOUCH)
+    with open_engine(settings, snapshot.lake) as engine:
+        rows = snapshot.scan(engine, "sequences", partitions)
+        touched = rows.filter(rows.item_id.notnull()).order_by(*IN_ORDER)
+        return touched.select(*TOUCH).to_pyarrow().cast(pa.schema([SEQUENCE_SCHEMA.field(name) for name in TOUCH]))
 
 
 def user_buckets(snapshot: Snapshot, until: date, settings: Settings) -> Iterator[pa.Table]:

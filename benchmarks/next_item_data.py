@@ -1,0 +1,116 @@
+"""Public logs for next-item prediction, in the splits that papers use: runs of items, and the prefixes that are asked.
+
+diginetica: sessions, split as SR-GNN did; every prefix of a test session is asked. beauty: one run per user, leave one
+out, what a user has seen is removed from the ranking. office: the published split's validation rows are learned from.
+"""
+
+import ast
+import csv
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+VALIDATION_RATIO = 0.07  # of the training sessions, the newest (diginetica)
+OFFICE_VALIDATION_RATIO = 0.2  # of users, whose last item is held out: the log tells no times
+
+Asked = list[tuple[list[int], int]]
+"""(prefix, wanted item), oldest item first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Runs of items, oldest first, numbered 0 … N − 1; nothing is learned from `test`."""
+
+    name: str
+    runs: list[list[int]]
+    held: list[int]  # for each run: how many of its newest items are asked in validation
+    test: Asked
+    titles: list[str]  # of the N items, empty where unknown
+    is_seen_removed: bool  # from the ranking: a user never buys the same thing twice in this log
+    cut: int  # hits count down to this rank
+    files: tuple[Path, ...]
+
+    @property
+    def items(self) -> int:
+        return len(self.titles)
+
+    @property
+    def learned(self) -> list[list[int]]:
+        """What had happened before validation; runs that are held out wholly are not there."""
+        kept = (run[: len(run) - held] for run, held in zip(self.runs, self.held, strict=True))
+        return [run for run in kept if len(run) > 1]
+
+
+def load_diginetica(folder: Path) -> Task:
+    files = tuple(folder / name for name in ("train_sessions.jsonl.gz", "test_examples.jsonl.gz"))
+    runs = _json_lines(files[0])
+    test = [(each["prefix"], each["target"]) for each in _json_lines(files[1])]
+    first_held = int(len(runs) * (1 - VALIDATION_RATIO))
+    return Task(
+        name="diginetica",
+        runs=runs,
+        held=[0 if number < first_held else len(run) - 1 for number, run in enumerate(runs)],
+        test=test,
+        titles=[""] * (1 + max(max(map(max, runs)), max(target for _, target in test))),
+        is_seen_removed=False,
+        cut=20,
+        files=files,
+    )
+
+
+def load_beauty(folder: Path) -> Task:
+    path = folder / "sequences.txt"
+    runs = [[int(item) - 1 for item in line.split()[1:]] for line in path.read_text().splitlines()]
+    return Task(
+        name="beauty",
+        runs=[run[:-1] for run in runs],
+        held=[1] * len(runs),
+        test=[(run[:-1], run[-1]) for run in runs],
+        titles=[""] * (1 + max(map(max, runs))),
+        is_seen_removed=True,
+        cut=10,
+        files=(path,),
+    )
+
+
+def load_office(folder: Path) -> Task:
+    files = tuple(folder / name for name in ("items.json.gz", "valid.csv.gz", "test.csv.gz"))
+    with gzip.open(files[0], "rt", encoding="utf-8") as stream:
+        items = json.load(stream)
+    runs = [[*prefix, target] for prefix, target in _office_rows(files[1])]
+    is_held = np.random.default_rng(0).random(len(runs)) < OFFICE_VALIDATION_RATIO
+    return Task(
+        name="office",
+        runs=runs,
+        held=is_held.astype(int).tolist(),
+        test=_office_rows(files[2]),
+        titles=[items[str(number)]["title"] for number in range(len(items))],
+        is_seen_removed=False,
+        cut=10,
+        files=files,
+    )
+
+
+LOADERS: dict[str, tuple[str, Callable[[Path], Task]]] = {
+    "diginetica": ("diginetica", load_diginetica),
+    "beauty": ("amazon_beauty", load_beauty),
+    "office": ("amazon_office", load_office),
+}
+"""Protocol → folder of the benchmark data, and its loader."""
+
+
+def _office_rows(path: Path) -> Asked:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
+        return [
+            (list(map(int, ast.literal_eval(row["history_item_id"]))), int(row["item_id"]))
+            for row in csv.DictReader(stream)
+        ]
+
+
+def _json_lines(path: Path) -> list:
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
+        return [json.loads(line) for line in stream]
