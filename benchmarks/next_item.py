@@ -10,39 +10,29 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from next_item_data import LOADERS, Asked, Task
+from next_item_data import LOADERS, Questions, Task
 from result import FOLDER, write_result
 
-from intent_platform.model.blend import (
-    FEATURES,
-    PER_SOURCE,
-    Candidates,
-    Shop,
-    find_candidates,
-    fit_blend,
-    place_of,
-    rank_candidates,
-)
 from intent_platform.model.candidate import hidden_of
 from intent_platform.model.examples import Examples
 from intent_platform.model.inputs import catalogue_of, positions_of, read_events
 from intent_platform.model.lexical import fit_lexical
-from intent_platform.model.neighbours import Decays, Runs, SessionNeighbours, fit_decays
-from intent_platform.model.network import BehaviourNetwork
+from intent_platform.model.neighbours import Runs, SessionNeighbours
+from intent_platform.model.ranking import Asked, blend_ranks, fit_next_items
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder
-from intent_platform.model.train import Material, catch_up, make_material, train_network
+from intent_platform.model.train import catch_up, make_material, train_network
 from intent_platform.sequences.build import SEQUENCE_SCHEMA
 from intent_platform.settings import Settings
 
-SECOND_US = 1_000_000
-STEP_US = 60 * SECOND_US  # between the events of a run: the logs keep their order, not their times
+DAY_US = 86_400_000_000  # between the runs
+STEP_US = 60_000_000  # between the events of a run: the logs keep their order, not their times
 PREFIXES_PER_CHUNK = 512
 MOST_FITTED = 5_000  # validation prefixes that the blend is fitted on
 
@@ -56,7 +46,7 @@ def ranks(scores: np.ndarray, prefixes: list[list[int]], target: np.ndarray, tas
     return (scores >= own[:, None]).sum(axis=1)
 
 
-def evaluate(score: Callable[[int, int], np.ndarray], asked: Asked, task: Task) -> np.ndarray:
+def evaluate(score: Callable[[int, int], np.ndarray], asked: Questions, task: Task) -> np.ndarray:
     """Ranks of all targets; score(first, last) gives float (last − first, N) for that run of prefixes."""
     found = []
     for first in range(0, len(asked), PREFIXES_PER_CHUNK):
@@ -73,8 +63,8 @@ def metrics(rank: np.ndarray, task: Task) -> dict[str, float]:
     return {"hr_at_10": float(is_hit.mean()), "ndcg_at_10": float(gain.mean())}
 
 
-class Network:
-    """The product's network on a task."""
+class Contender:
+    """The product's network and blend on a task."""
 
     def __init__(self, task: Task, settings: Settings, folder: Path) -> None:
         self.settings = settings
@@ -82,95 +72,30 @@ class Network:
         self.items = _items(task.items)
         self.encoder_dimensions = text.encoder.dimensions
         catalogue = catalogue_of(self.items, text.vectors(task.titles))
-        rows = Rows.of(_sequences([*task.runs, *(prefix for prefix, _ in task.test)]))
+        rows = Rows.of(_sequences(task))
         item = positions_of(catalogue.item_ids, rows)
         events = read_events(rows, item, np.full(task.items, -1), text)
-        learned, validation, self.asked = _examples(task, rows, item)
-        self.material: Material = make_material(rows, events, catalogue, learned, validation)
-        self.network: BehaviourNetwork = train_network(self.material, folder, settings)
+        learned, validation, self.test = _examples(task, rows, item)
+        self.material = make_material(rows, events, catalogue, learned, validation)
+        self.network = train_network(self.material, folder, settings)
         chosen = np.random.default_rng(0).permutation(len(validation))[:MOST_FITTED]
-        self.fitted = validation.take(np.sort(chosen))
+        fitted = self.asked(validation.take(np.sort(chosen)), _phase(task, 1))
+        self.blend = fit_next_items(self.material, self.encoder_dimensions, fitted, (date.min, date.max))
+        catch_up(self.network, self.material, settings)
 
-    def catch_up(self) -> None:
-        catch_up(self.network, self.material, self.settings)
-
-    def vectors(self) -> np.ndarray:
-        """float32 (N, D) of the items."""
-        return self.network.item_vectors(self.items, self.material.catalogue.text_vectors)
-
-    def wanted(self, examples: Examples) -> np.ndarray:
-        """float32 (E, D): queries for the item vectors."""
-        rows, events = self.material.rows, self.material.events
-        return self.network.user_vectors(hidden_of(self.network, rows, events, self.vectors(), examples, self.settings))
-
-    def prefixes(self, examples: Examples) -> list[list[int]]:
-        rows, item = self.material.rows, self.material.events.item
-        return [item[rows.starts[rows.user[each]] : each + 1].tolist() for each in examples.position]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Blend:
-    """Weights and decays that were fitted on validation."""
-
-    weights: np.ndarray
-    decays: Decays
-
-    @classmethod
-    def fit(cls, task: Task, network: Network) -> "Blend":
-        target = network.fitted.next_item
-        prefixes = network.prefixes(network.fitted)
-        learned = task.learned
-        decays = fit_decays(Runs.of(learned), task.items, Runs.of(prefixes), target)
-        unweighted = cls(weights=np.zeros(len(FEATURES)), decays=decays)
-        batches = list(unweighted.candidates(task, network, learned, prefixes, network.wanted(network.fitted)))
-        sizes = np.cumsum([len(each.item) for each in batches])[:-1]
-        return replace(unweighted, weights=fit_blend(batches, np.split(target, sizes)))
-
-    def test_ranks(self, task: Task, network: Network) -> np.ndarray:
-        """Of the test's targets, from 1; a target that is no candidate comes last."""
-        found, first = [], 0
-        target, prefixes = targets(task.test), [prefix for prefix, _ in task.test]
-        for candidates in self.candidates(task, network, task.runs, prefixes, network.wanted(network.asked)):
-            ranked, _ = rank_candidates(candidates, self.weights)
-            found.append(place_of(target[first : first + len(ranked)], ranked, task.items))
-            first += len(ranked)
-        return np.concatenate(found)
-
-    def candidates(
-        self, task: Task, network: Network, known: list[list[int]], prefixes: list[list[int]], wanted: np.ndarray
-    ) -> Iterator[Candidates]:
-        vectors, text_vectors = network.vectors(), network.material.catalogue.text_vectors
-        near = top_rows(text_vectors, text_vectors, 20) if any(task.titles) else np.full((task.items, 1), -1)
-        shop = Shop.of(
-            Runs.of(known),
-            self.decays,
+    def asked(self, examples: Examples, known_until: int) -> Asked:
+        vectors = self.network.item_vectors(self.items, self.material.catalogue.text_vectors)
+        states = hidden_of(self.network, self.material.rows, self.material.events, vectors, examples, self.settings)
+        return Asked(
+            position=examples.position,
+            next_item=examples.next_item,
+            wanted=self.network.user_vectors(states),
             vectors=vectors,
-            text_vectors=text_vectors,
-            encoder_dimensions=network.encoder_dimensions,
-            near_by_text=near,
+            known_until=known_until,
         )
-        for first in range(0, len(prefixes), PREFIXES_PER_CHUNK):
-            chunk = Runs.of(prefixes[first : first + PREFIXES_PER_CHUNK])
-            of_chunk = wanted[first : first + len(chunk)]
-            found = find_candidates(shop, chunk, of_chunk, top_rows(of_chunk, vectors, PER_SOURCE))
-            yield _without_seen(found) if task.is_seen_removed else found
 
 
-def _without_seen(candidates: Candidates) -> Candidates:
-    is_seen = candidates.features[..., FEATURES.index("is_in_prefix")] > 0
-    return replace(candidates, item=np.where(is_seen, -1, candidates.item))
-
-
-def top_rows(queries: np.ndarray, vectors: np.ndarray, count: int) -> np.ndarray:
-    """int64 (Q, count): the rows of `vectors` with the greatest dot products, in any order."""
-    found = [
-        np.argpartition(-(queries[first : first + PREFIXES_PER_CHUNK] @ vectors.T), count - 1, axis=1)[:, :count]
-        for first in range(0, len(queries), PREFIXES_PER_CHUNK)
-    ]
-    return np.concatenate(found)
-
-
-def targets(asked: Asked) -> np.ndarray:
+def targets(asked: Questions) -> np.ndarray:
     return np.array([target for _, target in asked])
 
 
@@ -184,16 +109,26 @@ def _items(count: int) -> pa.Table:
     )
 
 
-def _sequences(runs: list[list[int]]) -> pa.Table:
-    """One user and one session per run, in the order given."""
+def _phase(task: Task, number: int) -> int:
+    """µs: learned events lie in phase 0, held ones in 1, the test's prefixes in 2."""
+    return number * (len(task.runs) + 1) * DAY_US
+
+
+def _sequences(task: Task) -> pa.Table:
+    """One user and one session per run, in the order given, then one per prefix that the test asks."""
+    runs = [*task.runs, *(prefix for prefix, _ in task.test)]
     packed = Runs.of(runs)
+    held = np.array([*task.held, *[0] * len(task.test)])
+    is_test = packed.owner >= len(task.runs)
+    begin = np.where(is_test, packed.owner - len(task.runs), packed.owner) * DAY_US + _phase(task, 2) * is_test
     place = np.arange(len(packed.item)) - packed.starts[:-1][packed.owner]
-    moment = pa.array(place * STEP_US).cast(pa.timestamp("us", "UTC"))
+    is_held = packed.from_end < held[packed.owner]
+    times = pa.timestamp("us", "UTC")
     columns = {
         "user_id": pa.array([f"{run:08}" for run in range(len(runs))]).take(pa.array(packed.owner)),
         "event_type": pa.repeat(pa.scalar("view"), len(packed.item)),
-        "occurred_at": moment,
-        "session_started_at": moment.take(pa.array(packed.starts[:-1][packed.owner])),
+        "occurred_at": pa.array(begin + place * STEP_US + is_held * _phase(task, 1)).cast(times),
+        "session_started_at": pa.array(begin).cast(times),
         "item_id": pa.array([f"{number:08}" for number in packed.item.tolist()]),
     }
     length = len(packed.item)
@@ -261,14 +196,13 @@ def run(task: Task, epochs: int) -> None:
     settings = Settings(max_epochs=epochs, home=Path("var"), encoder="" if any(task.titles) else "none")
     peers = {name: metrics(evaluate(peer(task), task.test, task), task) for name, peer in PEERS.items()}
     started = time.monotonic()
-    network = Network(task, settings, FOLDER / "checkpoints" / f"{task.name}-{epochs}")
-    blend = Blend.fit(task, network)
-    network.catch_up()
+    contender = Contender(task, settings, FOLDER / "checkpoints" / f"{task.name}-{epochs}")
     seconds = time.monotonic() - started
-    wanted, vectors = network.wanted(network.asked), network.vectors()
-    peers["network"] = metrics(evaluate(lambda first, last: wanted[first:last] @ vectors.T, task.test, task), task)
-    figures = metrics(blend.test_ranks(task, network), task)
-    print(blend.decays, dict(zip(FEATURES, blend.weights.round(3).tolist(), strict=True)))
+    asked = contender.asked(contender.test, _phase(task, 2))
+    by_network = evaluate(lambda first, last: asked.wanted[first:last] @ asked.vectors.T, task.test, task)
+    peers["network"] = metrics(by_network, task)
+    figures = metrics(blend_ranks(contender.blend, contender.material, contender.encoder_dimensions, asked), task)
+    print(contender.blend)
     for name, each in {"blend": figures, **peers}.items():
         print(f"{task.name:12}{name:12}" + "".join(f"{key:>12} {value:.4f}" for key, value in each.items()))
     write_result(

@@ -8,16 +8,16 @@ import ast
 import csv
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 VALIDATION_RATIO = 0.07  # of the training sessions, the newest (diginetica)
-OFFICE_VALIDATION_RATIO = 0.2  # of users, whose last item is held out: the log tells no times
+OFFICE_VALIDATION_RATIO = 0.2  # of users: the log tells no times
 
-Asked = list[tuple[list[int], int]]
+Questions = list[tuple[list[int], int]]
 """(prefix, wanted item), oldest item first."""
 
 
@@ -28,7 +28,7 @@ class Task:
     name: str
     runs: list[list[int]]
     held: list[int]  # for each run: how many of its newest items are asked in validation
-    test: Asked
+    test: Questions
     titles: list[str]  # of the N items, empty where unknown
     is_seen_removed: bool  # from the ranking: a user never buys the same thing twice in this log
     cut: int  # hits count down to this rank
@@ -37,12 +37,6 @@ class Task:
     @property
     def items(self) -> int:
         return len(self.titles)
-
-    @property
-    def learned(self) -> list[list[int]]:
-        """What had happened before validation; runs that are held out wholly are not there."""
-        kept = (run[: len(run) - held] for run, held in zip(self.runs, self.held, strict=True))
-        return [run for run in kept if len(run) > 1]
 
 
 def load_diginetica(folder: Path) -> Task:
@@ -81,13 +75,14 @@ def load_office(folder: Path) -> Task:
     files = tuple(folder / name for name in ("items.json.gz", "valid.csv.gz", "test.csv.gz"))
     with gzip.open(files[0], "rt", encoding="utf-8") as stream:
         items = json.load(stream)
-    runs = [[*prefix, target] for prefix, target in _office_rows(files[1])]
-    is_held = np.random.default_rng(0).random(len(runs)) < OFFICE_VALIDATION_RATIO
+    users = _runs_of_users(files[1])
+    is_held = np.random.default_rng(0).random(len(users)) < OFFICE_VALIDATION_RATIO
+    runs = [(run, is_one) for of_user, is_one in zip(users, is_held, strict=True) for run in of_user]
     return Task(
         name="office",
-        runs=runs,
-        held=is_held.astype(int).tolist(),
-        test=_office_rows(files[2]),
+        runs=[run for run, _ in runs],
+        held=[(len(run) - 1) * int(is_one) for run, is_one in runs],
+        test=[(prefix, target) for _, prefix, target in _office_rows(files[2])],
         titles=[items[str(number)]["title"] for number in range(len(items))],
         is_seen_removed=False,
         cut=10,
@@ -103,12 +98,22 @@ LOADERS: dict[str, tuple[str, Callable[[Path], Task]]] = {
 """Protocol → folder of the benchmark data, and its loader."""
 
 
-def _office_rows(path: Path) -> Asked:
+def _office_rows(path: Path) -> Iterator[tuple[str, list[int], int]]:
     with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
-        return [
-            (list(map(int, ast.literal_eval(row["history_item_id"]))), int(row["item_id"]))
-            for row in csv.DictReader(stream)
-        ]
+        for row in csv.DictReader(stream):
+            yield row["user_id"], list(map(int, ast.literal_eval(row["history_item_id"]))), int(row["item_id"])
+
+
+def _runs_of_users(path: Path) -> list[list[list[int]]]:
+    """User by user, the runs that their rows tell piece by piece: each row repeats the newest ten items before it."""
+    runs: dict[str, list[list[int]]] = {}
+    for user, prefix, target in _office_rows(path):
+        of_user = runs.setdefault(user, [])
+        if of_user and of_user[-1][-len(prefix) :] == prefix:
+            of_user[-1].append(target)
+        else:
+            of_user.append([*prefix, target])
+    return list(runs.values())
 
 
 def _json_lines(path: Path) -> list:
