@@ -54,6 +54,7 @@ def test_features_say_where_a_candidate_comes_from():
     assert feature["neighbours"][0, place[8]] > feature["neighbours"][0, place[7]]
     assert feature["rules"][0, place[8]] > feature["rules"][0, place[5]]
     assert feature["letters"][0, place[4]] == 1.0
+    assert 0.5 < feature["session_letters"][0, place[4]] < 1.0  # the newest item, diluted by the one before
     assert [item for item in place if feature["is_in_prefix"][0, place[item]]] == [3, 5]
     assert [item for item in place if feature["is_newest"][0, place[item]]] == [3]
 
@@ -61,7 +62,7 @@ def test_features_say_where_a_candidate_comes_from():
 def test_weights_follow_the_truth_and_ignore_noise():
     chance = np.random.default_rng(5)
     features = chance.normal(size=(4_000, 20, len(FEATURES))).astype(np.float32)
-    truth = np.array([1.5, 0.8, 0.0, 0.0, -0.5, 0.0, 0.0, 0.3])
+    truth = np.array([1.5, 0.8, 0.0, 0.0, -0.5, 0.0, 0.0, 0.3, 0.0, 0.2])
     utility = features @ truth + chance.gumbel(
         size=features.shape[:2]
     )  # whose greatest is a conditional logit's choice

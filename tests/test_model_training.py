@@ -1,5 +1,6 @@
 """Examples, windows, network, opponents, calibration, metrics and gate: what must hold before anything is promoted."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -226,6 +227,16 @@ def test_the_gate_ships_the_winner_and_nothing_worse_than_a_constant(network_noi
     assert purchase is None or verdict.purchase_scorer == purchase
     assert verdict.item_scorer == items
     assert any("recall_at_20" in each for each in verdict.reasons)
+
+
+@pytest.mark.parametrize(("blend_rank", "wanted"), [(5, "blend"), (25, "network")])
+def test_the_blend_ranks_items_where_it_beats_the_network(blend_rank, wanted):
+    given = contest(0.1, 0.1, network_rank=21)
+    popularity = ranking_metrics(np.full(300, 40))
+    given = replace(
+        given, ranking=given.ranking | {"blend": ranking_metrics(np.full(300, blend_rank)), "popularity": popularity}
+    )
+    assert judge(given).item_scorer == wanted
 
 
 def test_a_contender_against_itself_differs_by_nothing():

@@ -21,14 +21,22 @@ from scipy.optimize import minimize
 from intent_platform.model.neighbours import Decays, Runs, SessionNeighbours, sequential_rules
 
 FEATURES = (
-    *("network", "neighbours", "rules", "meaning", "letters", "popularity"),
+    *("network", "neighbours", "rules", "popularity"),
+    *("meaning", "letters", "session_meaning", "session_letters"),
     *("is_in_prefix", "is_newest"),
 )
-"""Of a candidate: dot product with what the network wants; log shares of VSTAN's and the rules' scores; likeness of its
-text to the newest item's, by the encoder and by n-grams; log share of popularity; whether the session holds it."""
+"""Of a candidate: dot product with what the network wants; log shares of VSTAN's and the rules' scores and of
+popularity; likeness of its text to the newest item's and to the session's, by the encoder and by n-grams; whether the
+session holds it."""
 
 SHARE_FLOOR = 1e-4
 """Added to a share before its logarithm: an item without neighbours is unlikely, not impossible."""
+
+SESSION_DECAY = 3.0
+"""In items: how fast older ones lose weight in what a session's text says."""
+
+NEWEST_BY_TEXT = 3
+"""Items of a session whose likes by text are candidates."""
 
 PER_SOURCE = 100
 RIDGE = 1e-3
@@ -121,7 +129,7 @@ def find_candidates(
     newest = _newest(prefixes)
     near, rules = _scored(shop, prefixes, newest)
     held = _held(prefixes, len(shop.vectors))
-    by_text = np.where(newest[:, None] >= 0, shop.near_by_text[newest], -1)
+    by_text = _near_by_text(shop, prefixes)
     longest = int(np.diff(held.indptr).max(initial=1))
     sources = (nearest, _top(near, per_source), _top(rules, per_source), by_text, _top(held, longest))
     item = _each_once(np.concatenate(sources, axis=1))
@@ -131,8 +139,9 @@ def find_candidates(
         np.einsum("qd,qcd->qc", wanted, shop.vectors[column]),
         np.log(_at(_shares(near), row, column) + SHARE_FLOOR),
         np.log(_at(_shares(rules), row, column) + SHARE_FLOOR),
-        *_likeness(shop, newest, column),
         np.log(shop.popularity[column] / max(float(shop.popularity.sum()), 1e-9) + SHARE_FLOOR / 100),
+        *_likeness(shop, np.where(newest[:, None] >= 0, shop.text_vectors[newest], 0.0), column),
+        *_likeness(shop, _text_of_sessions(shop, prefixes), column),
         place > 0,
         (place > 0) & (place == np.diff(prefixes.starts)[:, None]),
     ]
@@ -199,9 +208,26 @@ def _scored(shop: Shop, prefixes: Runs, newest: np.ndarray) -> tuple[sp.csr_matr
     return near, (pick @ shop.rules).tocsr()
 
 
-def _likeness(shop: Shop, newest: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, C) each: by the encoder's and by the n-grams' part of the text vectors."""
-    own = np.where(newest[:, None] >= 0, shop.text_vectors[newest], 0.0)
+def _near_by_text(shop: Shop, prefixes: Runs) -> np.ndarray:
+    """int64 (Q, NEWEST_BY_TEXT · k): items like the newest ones of each prefix."""
+    place = prefixes.starts[1:, None] - 1 - np.arange(NEWEST_BY_TEXT)
+    is_there = place >= prefixes.starts[:-1, None]
+    item = np.append(prefixes.item, -1)[np.where(is_there, place, -1)]
+    near = np.where(is_there[..., None], shop.near_by_text[item], -1)
+    return near.reshape(len(prefixes), -1)
+
+
+def _text_of_sessions(shop: Shop, prefixes: Runs) -> np.ndarray:
+    """float32 (Q, T): weighted means of the prefixes' text vectors, newer items weighing more."""
+    weight = np.exp(-prefixes.from_end / SESSION_DECAY).astype(np.float32)
+    shape = (len(prefixes), len(shop.text_vectors))
+    mixed = sp.csr_matrix((weight, (prefixes.owner, prefixes.item)), shape) @ shop.text_vectors
+    total = np.bincount(prefixes.owner, weights=weight, minlength=len(prefixes))
+    return mixed / np.maximum(total, 1e-9)[:, None]
+
+
+def _likeness(shop: Shop, own: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, C) each: dot products with own (Q, T), in the encoder's and in the n-grams' part of the text vectors."""
     split = shop.encoder_dimensions
     parts = (slice(0, split), slice(split, None))
     meaning, letters = (np.einsum("qt,qct->qc", own[:, part], shop.text_vectors[:, part][column]) for part in parts)

@@ -7,7 +7,7 @@ folder/report.html       the evaluation report
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 
 from intent_platform.log import get_logger
 from intent_platform.model.behaviour import ModelCard, predict_trees, save_model
+from intent_platform.model.blend import Blend
 from intent_platform.model.calibration import Calibration, fit_calibration
 from intent_platform.model.examples import Examples, Part, day_end, make_examples
 from intent_platform.model.features import features
@@ -26,15 +27,17 @@ from intent_platform.model.lexical import fit_lexical
 from intent_platform.model.metrics import Figure, Metric, figures, purchase_metrics, ranking_metrics
 from intent_platform.model.network import BehaviourNetwork
 from intent_platform.model.opponents import fit_trees, neighbour_ranks, popular_items
+from intent_platform.model.ranking import Asked, blend_ranks, fit_next_items
 from intent_platform.model.report import write_report
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder, item_text
-from intent_platform.model.train import Material, make_material, train_network
+from intent_platform.model.train import Material, catch_up, make_material, train_network
 from intent_platform.model.tuning import pairs_of, tune_encoder
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
 
 MAX_RANKED = 20_000  # test examples whose next item is ranked against the whole catalogue
+MAX_FITTED = 5_000  # validation examples that the blend is fitted on
 
 log = get_logger(__name__)
 
@@ -92,9 +95,12 @@ def make_candidate(given: TrainingInput, folder: Path, settings: Settings) -> Ve
         name: fit_calibration(raw, material.validation.will_buy, material.validation.user)
         for name, raw in _raw(network, trees, rows, events, vectors, material.validation, settings).items()
     }
+    blend = _fit_blend(network, material, vectors, text, given, settings)
+    catch_up(network, material, settings)
+    vectors = _vectors(network, material)
     test = examples["test"]
     raw_test = _raw(network, trees, rows, events, vectors, test, settings)
-    predicted = _predict(network, material, test, raw_test, calibrations, vectors, given.split, settings)
+    predicted = _predict(network, blend, text, material, test, raw_test, calibrations, vectors, given.split, settings)
     contest, found = _contest(test, predicted, settings)
     verdict = judge(contest)
     card = _card(given, verdict, text, settings)
@@ -103,8 +109,9 @@ def make_candidate(given: TrainingInput, folder: Path, settings: Settings) -> Ve
         card,
         text.lexical,
         calibration=calibrations[verdict.purchase_scorer],
-        network=network if "network" in (verdict.purchase_scorer, verdict.item_scorer) else None,
+        network=network if verdict.purchase_scorer == "network" or verdict.item_scorer != "popularity" else None,
         trees=trees if verdict.purchase_scorer == "boosted_trees" else None,
+        blend=blend if verdict.item_scorer == "blend" else None,
     )
     _write_outcome(folder, verdict, found, examples, given.split)
     shown = {name: each for name, each in predicted.probability.items() if name != "constant"}
@@ -164,8 +171,52 @@ def _vectors(network: BehaviourNetwork, material: Material) -> np.ndarray:
         return network.tower(*network.tower_inputs(material.catalogue)).cpu().numpy()
 
 
+def _fit_blend(
+    network: BehaviourNetwork,
+    material: Material,
+    vectors: np.ndarray,
+    text: TextTower,
+    given: TrainingInput,
+    settings: Settings,
+) -> Blend | None:
+    """None where no next item is known in validation."""
+    known = _sample(np.flatnonzero(material.validation.next_item >= 0), MAX_FITTED, settings)
+    if not len(known):
+        return None
+    asked = _asked(network, material, material.validation.take(known), vectors, given.split.validation[0], settings)
+    days = sorted(date.fromisoformat(each) for each in given.data_digests)
+    return fit_next_items(material, text.encoder.dimensions, asked, (days[0], days[-1]))
+
+
+def _asked(
+    network: BehaviourNetwork,
+    material: Material,
+    examples: Examples,
+    vectors: np.ndarray,
+    day: date,
+    settings: Settings,
+) -> Asked:
+    """Examples of a part that begins on `day`: the sessions begun before it are known."""
+    hidden = hidden_of(network, material.rows, material.events, vectors, examples, settings)
+    return Asked(
+        position=examples.position,
+        next_item=examples.next_item,
+        wanted=network.user_vectors(hidden),
+        vectors=vectors,
+        known_until=day_end(day - timedelta(days=1), settings),
+    )
+
+
+def _sample(places: np.ndarray, most: int, settings: Settings) -> np.ndarray:
+    if len(places) <= most:
+        return places
+    return np.sort(np.random.default_rng(settings.seed).choice(places, most, replace=False))
+
+
 def _predict(
     network: BehaviourNetwork,
+    blend: Blend | None,
+    text: TextTower,
     material: Material,
     test: Examples,
     raw: dict[str, np.ndarray],
@@ -181,22 +232,17 @@ def _predict(
         for kind in (False, True)
     ]
     probability["constant"] = np.where(test.is_day_end, share[1], share[0])
-    ranked = np.flatnonzero(test.next_item >= 0)
-    if len(ranked) > MAX_RANKED:
-        ranked = np.sort(np.random.default_rng(settings.seed).choice(ranked, MAX_RANKED, replace=False))
-    chosen = test.take(ranked)
-    hidden = hidden_of(network, material.rows, material.events, vectors, chosen, settings)
-    known_until = day_end(split.validation[-1], settings)
-    popularity = popular_items(material.rows, material.events.item, known_until, len(vectors))
-    return Prediction(
-        probability=probability,
-        rank={
-            "network": ranks(network.user_vectors(hidden), vectors, chosen.next_item),
-            "popularity": 1 + np.argsort(np.argsort(-popularity, kind="stable"))[chosen.next_item],
-            **neighbour_ranks(material.rows, material.events.item, known_until, chosen, len(vectors)),
-        },
-        ranked=ranked,
-    )
+    ranked = _sample(np.flatnonzero(test.next_item >= 0), MAX_RANKED, settings)
+    asked = _asked(network, material, test.take(ranked), vectors, split.test[0], settings)
+    popularity = popular_items(material.rows, material.events.item, asked.known_until, len(vectors))
+    rank = {
+        "network": ranks(asked.wanted, vectors, asked.next_item),
+        "popularity": 1 + np.argsort(np.argsort(-popularity, kind="stable"))[asked.next_item],
+        **neighbour_ranks(material.rows, material.events.item, asked.known_until, test.take(ranked), len(vectors)),
+    }
+    if blend is not None:
+        rank["blend"] = blend_ranks(blend, material, text.encoder.dimensions, asked)
+    return Prediction(probability=probability, rank=rank, ranked=ranked)
 
 
 def ranks(queries: np.ndarray, vectors: np.ndarray, target: np.ndarray) -> np.ndarray:

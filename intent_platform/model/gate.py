@@ -7,13 +7,15 @@ import numpy as np
 
 from intent_platform.model.metrics import Metric, difference
 
+ItemScorer = Literal["network", "popularity", "blend"]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Contest:
     """Test metrics of the contenders on the same examples."""
 
     purchase: dict[str, dict[str, Metric]]  # network, boosted_trees, constant → metric → function of weights
-    ranking: dict[str, dict[str, Metric]]  # network, popularity
+    ranking: dict[str, dict[str, Metric]]  # network, popularity, blend where one could be fitted, peers
     purchase_users: np.ndarray
     ranking_users: np.ndarray
     seed: int
@@ -25,7 +27,7 @@ class Verdict:
 
     is_approved: bool
     purchase_scorer: Literal["network", "boosted_trees"]
-    item_scorer: Literal["network", "popularity"]
+    item_scorer: ItemScorer
     reasons: tuple[str, ...]
 
 
@@ -57,11 +59,22 @@ def _beats_constant(contest: Contest, scorer: str, reasons: list[str]) -> bool:
     return high < 0
 
 
-def _ranker(contest: Contest, reasons: list[str]) -> Literal["network", "popularity"]:
+def _ranker(contest: Contest, reasons: list[str]) -> ItemScorer:
+    """Popularity ranks unless the network is not behind it, and the network unless the blend beats it."""
     if not len(contest.ranking_users):
         reasons.append("No next items on the test days: popularity ranks.")
         return "popularity"
-    network, popularity = (contest.ranking[name]["recall_at_20"] for name in ("network", "popularity"))
-    value, low, high = difference(network, popularity, contest.ranking_users, contest.seed)
-    reasons.append(f"recall_at_20: network minus popularity {value:+.4f} (95 % {low:+.4f} … {high:+.4f}).")
-    return "popularity" if high < 0 else "network"
+    best: ItemScorer = "popularity"
+    if _recall_difference(contest, "network", "popularity", reasons)[1] >= 0:
+        best = "network"
+    if "blend" in contest.ranking and _recall_difference(contest, "blend", best, reasons)[0] > 0:
+        best = "blend"
+    return best
+
+
+def _recall_difference(contest: Contest, one: ItemScorer, other: ItemScorer, reasons: list[str]) -> tuple[float, float]:
+    """Bounds of the 95 % interval of recall@20 of one minus that of the other."""
+    ours, theirs = (contest.ranking[name]["recall_at_20"] for name in (one, other))
+    value, low, high = difference(ours, theirs, contest.ranking_users, contest.seed)
+    reasons.append(f"recall_at_20: {one} minus {other} {value:+.4f} (95 % {low:+.4f} … {high:+.4f}).")
+    return low, high

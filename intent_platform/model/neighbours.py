@@ -102,7 +102,7 @@ class SessionNeighbours:
     @cached_property
     def _idf(self) -> np.ndarray:
         frequency = np.diff(self._holds.indptr)
-        return np.where(frequency > 0, np.log(len(self.sessions) / np.maximum(frequency, 1)), 0.0)
+        return np.where(frequency > 0, np.log(max(len(self.sessions), 1) / np.maximum(frequency, 1)), 0.0)
 
     @cached_property
     def _freshness(self) -> np.ndarray:

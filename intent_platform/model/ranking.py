@@ -11,6 +11,7 @@ import numpy as np
 
 from intent_platform.model.blend import (
     FEATURES,
+    NEWEST_BY_TEXT,
     PER_SOURCE,
     Blend,
     Candidates,
@@ -88,7 +89,9 @@ def _shop(
         vectors=asked.vectors,
         text_vectors=catalogue.text_vectors,
         encoder_dimensions=encoder_dimensions,
-        near_by_text=_near_by_text(catalogue.text_vectors, np.unique(prefixes.item[prefixes.from_end == 0])),
+        near_by_text=_near_by_text(
+            catalogue.text_vectors, np.unique(prefixes.item[prefixes.from_end < NEWEST_BY_TEXT])
+        ),
     )
 
 

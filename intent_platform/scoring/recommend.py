@@ -111,7 +111,6 @@ def _blended(release: Release, rows: Rows, position: np.ndarray, wanted: np.ndar
     assert shop is not None
     assert blend is not None
     items, log_odds = np.full((rows.users, NEXT_ITEMS), -1), np.full((rows.users, NEXT_ITEMS), -np.inf)
-    log_odds[:, 0] = 0.0
     prefixes = prefixes_at(rows, position, rows.starts[1:] - 1)
     for first in range(0, rows.users, PREFIXES_PER_CHUNK):
         chunk = slice(first, min(first + PREFIXES_PER_CHUNK, rows.users))
