@@ -16,14 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import scipy.sparse as sp
 from next_item_data import LOADERS, Questions, Task
 from result import FOLDER, write_result
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from intent_platform.model.candidate import hidden_of
 from intent_platform.model.examples import Examples
 from intent_platform.model.inputs import catalogue_of, positions_of, read_events
 from intent_platform.model.lexical import fit_lexical
-from intent_platform.model.neighbours import Runs, SessionNeighbours
+from intent_platform.model.neighbours import Runs, SessionNeighbours, sequential_rules
 from intent_platform.model.ranking import Asked, blend_ranks, fit_next_items
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder
@@ -176,7 +178,37 @@ def neighbours(task: Task) -> Callable[[int, int], np.ndarray]:
     return lambda first, last: next(model.scores(prefixes.slice(first, last))).toarray()
 
 
-PEERS = {"popularity": popularity, "vsknn": neighbours}
+def item_knn(task: Task) -> Callable[[int, int], np.ndarray]:
+    """What followed the prefix's items before; nearer followings and newer items weigh more."""
+    rules = sequential_rules(Runs.of(task.runs), task.items)
+    prefixes = Runs.of([prefix for prefix, _ in task.test])
+
+    def score(first: int, last: int) -> np.ndarray:
+        chunk = prefixes.slice(first, last)
+        weight = np.exp(-chunk.from_end / 1.5)
+        return (sp.csr_matrix((weight, (chunk.owner, chunk.item)), (len(chunk), task.items)) @ rules).toarray()
+
+    return score
+
+
+def tfidf(task: Task) -> Callable[[int, int], np.ndarray]:
+    """Titles most like the newest one's, by words."""
+    vectors = TfidfVectorizer(sublinear_tf=True).fit_transform(task.titles)
+    newest = np.array([prefix[-1] for prefix, _ in task.test])
+
+    def score(first: int, last: int) -> np.ndarray:
+        likeness = (vectors[newest[first:last]] @ vectors.T).toarray()
+        likeness[np.arange(last - first), newest[first:last]] = -1
+        return likeness
+
+    return score
+
+
+PEERS = {
+    "diginetica": {"popularity": popularity, "vsknn": neighbours},
+    "beauty": {"popularity": popularity, "item_knn": item_knn, "vsknn": neighbours},
+    "office": {"popularity": popularity, "tfidf": tfidf, "vsknn": neighbours},
+}
 
 
 def main() -> None:
@@ -194,7 +226,7 @@ def main() -> None:
 
 def run(task: Task, epochs: int) -> None:
     settings = Settings(max_epochs=epochs, home=Path("var"), encoder="" if any(task.titles) else "none")
-    peers = {name: metrics(evaluate(peer(task), task.test, task), task) for name, peer in PEERS.items()}
+    peers = {name: metrics(evaluate(peer(task), task.test, task), task) for name, peer in PEERS[task.name].items()}
     started = time.monotonic()
     contender = Contender(task, settings, FOLDER / "checkpoints" / f"{task.name}-{epochs}")
     seconds = time.monotonic() - started

@@ -100,6 +100,9 @@ class Settings:
     min_index_recall: float = 0.95
     """recall@20 against exact search below which an index is not published."""
 
+    keep_releases: int = 5
+    """Releases that stay on disk: the newest that served, the current one among them; at least 2, to go back to."""
+
     quarantine_days: int = 90
     """How long sealed quarantine rows are kept."""
 
@@ -128,6 +131,10 @@ class Settings:
         for name in ("session_gap_minutes", "horizon_hours", "history_days", "window_events", "memory_limit_mib"):
             if getattr(self, name) < 1:
                 raise SettingInvalid(f"INTENT_{name.upper()} is {getattr(self, name)}; give 1 or more.")
+        if self.keep_releases < 2:
+            raise SettingInvalid(
+                f"INTENT_KEEP_RELEASES is {self.keep_releases}; give 2 or more, to have one to go back to."
+            )
         if self.encoder_tuning not in ("none", "lora", "adalora"):
             raise SettingInvalid(f"INTENT_ENCODER_TUNING is {self.encoder_tuning!r}; give none, lora or adalora.")
         if self.encoder_tuning_steps < 10:

@@ -30,6 +30,7 @@ from intent_platform.index.registry import (
     publish_index,
     utc_now,
 )
+from intent_platform.index.retention import remove_old_releases
 from intent_platform.lake import Lake, Snapshot
 from intent_platform.log import get_logger
 from intent_platform.model import parts
@@ -94,6 +95,7 @@ def rebuild_index(settings: Settings, *, now: datetime | None = None) -> IndexRe
     release, before = found
     manifest = publish_index(settings, release.model, None, now=now)
     promotion = promote(settings, manifest.release_id, reason="New item index", decided_by="rebuild_index", clock=now)
+    remove_old_releases(settings, now=now)
     index = load_index(Lake(settings.lake_root, settings.shop).path(""), manifest.index, settings.home)
     return IndexReport(
         release_id=manifest.release_id,
@@ -255,7 +257,9 @@ def _promote_if_approved(
         return None
     manifest = publish_index(settings, model, day, now=now)
     reason = " ".join(verdict["reasons"])
-    return promote(settings, manifest.release_id, reason=reason, decided_by="gate", clock=now).release_id
+    promotion = promote(settings, manifest.release_id, reason=reason, decided_by="gate", clock=now)
+    remove_old_releases(settings, now=now)
+    return promotion.release_id
 
 
 def _word(verdict: dict[str, Any]) -> str:

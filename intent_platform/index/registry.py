@@ -85,10 +85,9 @@ def make_bootstrap(settings: Settings, day: date, *, reason: str, now: datetime 
 
 def promote(settings: Settings, release_id: str, *, reason: str, decided_by: str, clock: datetime) -> Promotion:
     """Point the shop at a release, under the next number. Its parts are checked first; what serves already stays."""
+    _check_registered(settings, release_id)
     load_release(settings, release_id)
     with db.connect(settings) as connection:
-        if not db.query(connection, "registered_release", shop=settings.shop, release_id=release_id):
-            raise ReleaseInvalid(f"Release {release_id!r} is not in registry.release of shop {settings.shop!r}.")
         db.exclusive(connection, "promotion", settings.shop)
         rows = db.query(
             connection,
@@ -102,6 +101,20 @@ def promote(settings: Settings, release_id: str, *, reason: str, decided_by: str
     number = rows[0]["promotion_number"]
     log.info("release_promoted", release=release_id, promotion=number, is_new=rows[0]["is_new"])
     return Promotion(shop=settings.shop, promotion_number=number, release_id=release_id, decided_at=clock)
+
+
+def _check_registered(settings: Settings, release_id: str) -> None:
+    with db.connect(settings) as connection:
+        found = db.query(connection, "registered_release", shop=settings.shop, release_id=release_id)
+    if not found:
+        raise ReleaseInvalid(f"Release {release_id!r} is not in registry.release of shop {settings.shop!r}.")
+    removed_at = found[0]["removed_at"]
+    if removed_at is not None:
+        raise ReleaseInvalid(
+            f"The files of release {release_id!r} were removed on {removed_at:%Y-%m-%d}: of those that served, the "
+            f"newest {settings.keep_releases} are kept (INTENT_KEEP_RELEASES). Promote one whose removed_at in "
+            "registry.release is NULL, or train again."
+        )
 
 
 def publish_index(settings: Settings, model: Model, day: date | None, *, now: datetime) -> Manifest:

@@ -35,6 +35,9 @@ from intent_platform.model.text import TextTower
 ROWS_PER_BATCH = 8_192
 """Rows that are read together when scoring: bounds memory."""
 
+ITEM_SCALE = 4.0
+"""Length of an item's vector as the reader sees it: at length 1 it is lost beside the type and the numbers."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
@@ -121,7 +124,7 @@ class BehaviourNetwork(nn.Module):
         item = events.item[packed.row]
         item_P = torch.from_numpy(item if place is None else np.where(item >= 0, place[item], -1)).to(device)
         query_P = torch.from_numpy(events.query[packed.row]).to(device)
-        item_PD = self.dropout(item_vectors_ND[item_P.clamp(min=0)] * (item_P >= 0).unsqueeze(1))
+        item_PD = self.dropout(ITEM_SCALE * item_vectors_ND[item_P.clamp(min=0)] * (item_P >= 0).unsqueeze(1))
         queries = torch.from_numpy(events.query_vectors).to(device)
         query_PD = item_PD.new_zeros(item_PD.shape)
         if len(queries):

@@ -57,6 +57,20 @@ def open_part(root: str, kind: str, digest: str, cache: Path) -> Path:
     return _checked(folder, digest)
 
 
+def remove_part(root: str, kind: str, digest: str, cache: Path) -> bool:
+    """Remove a part and its local copy; False where it is gone already. Cut short, it leaves no part to be opened."""
+    filesystem, base = fsspec.core.url_to_fs(root)
+    target = f"{base.rstrip('/')}/{kind}/{digest}"
+    _checked.cache_clear()
+    shutil.rmtree(cache / "parts" / kind / digest, ignore_errors=True)
+    if not filesystem.exists(target):
+        return False
+    if filesystem.exists(f"{target}/{LISTING}"):  # nothing reads a part without it
+        filesystem.rm_file(f"{target}/{LISTING}")
+    filesystem.rm(target, recursive=True)
+    return True
+
+
 def write_small_file(path: str, content: bytes) -> None:
     """Write a file whole or not at all: rename on a local disk, a single PUT in an object store."""
     filesystem, base = fsspec.core.url_to_fs(path)
@@ -76,6 +90,15 @@ def read_small_file(path: str) -> bytes:
     if not filesystem.exists(base):
         raise ReleaseInvalid(f"{path} is missing; promote another release, or restore the file.")
     return filesystem.cat_file(base)
+
+
+def remove_small_file(path: str) -> bool:
+    """False where it is gone already."""
+    filesystem, base = fsspec.core.url_to_fs(path)
+    if not filesystem.exists(base):
+        return False
+    filesystem.rm_file(base)
+    return True
 
 
 def flush_file(path: Path) -> None:

@@ -8,4 +8,4 @@ INSERT INTO registry.item_index (
     :build_seconds, :bytes, :is_published, :built_at
 )
 ON CONFLICT (shop, index_digest) DO UPDATE
-    SET is_published = registry.item_index.is_published OR excluded.is_published;
+    SET is_published = registry.item_index.is_published OR excluded.is_published, removed_at = NULL;

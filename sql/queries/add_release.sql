@@ -31,5 +31,5 @@ named AS (
 
 INSERT INTO registry.release (shop, release_id, model_digest, index_digest, created_at)
 SELECT shop, :release_id, model_digest, index_digest, :created_at FROM named
-ON CONFLICT (shop, release_id) DO UPDATE SET created_at = registry.release.created_at
+ON CONFLICT (shop, release_id) DO UPDATE SET removed_at = NULL
 RETURNING release_id;
