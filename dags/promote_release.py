@@ -1,6 +1,7 @@
 """Let a release serve: a newer one, or an earlier one again (a rollback).
 
 **When**: by form only. `SELECT * FROM registry.release` lists what there is; `registry.promotion` is the audit trail.
+Without a release the one that served before the current one serves again.
 
 **What it does**: checks the release's parts against their digests, then moves the shop's one pointer and writes who
 did it, when and why. A rollback is a promotion too: it takes the next number, so its profiles win.
@@ -8,7 +9,7 @@ did it, when and why. A rollback is a promotion too: it takes the next number, s
 **What it gives**: the asset `intent_model`, keyed by the newest clean day; `refresh_profiles` follows and scores
 everyone with the release.
 
-The same by hand: `intent promote RELEASE --reason "…"`.
+The same by hand: `intent promote RELEASE --reason "…"`, `intent rollback --reason "…"`.
 """
 
 from datetime import timedelta
@@ -36,9 +37,8 @@ from intent_retries import RETRY_WHAT_MAY_PASS
         "release_id": Param(
             "",
             type="string",
-            minLength=1,
             title="Release",
-            description="A release_id of registry.release.",
+            description="A release_id of registry.release; empty: the one that served before the current one.",
         ),
         "reason": Param(
             "",
@@ -57,13 +57,15 @@ def promote_release():
         from intent_platform import training  # torch and faiss stay out of DAG parsing
         from intent_platform.settings import Settings
 
-        training.promote(
-            Settings.from_env(),
-            params["release_id"],
-            reason=params["reason"],
-            decided_by=dag_run.triggering_user_name or "airflow",
-            clock=datetime.now(UTC),
-        )
+        decided = {
+            "reason": params["reason"],
+            "decided_by": dag_run.triggering_user_name or "airflow",
+            "clock": datetime.now(UTC),
+        }
+        if params["release_id"]:
+            training.promote(Settings.from_env(), params["release_id"], **decided)
+        else:
+            training.rollback(Settings.from_env(), **decided)
         outlet_events[INTENT_MODEL].add_partitions(newest_clean_day())
 
     promote()

@@ -202,7 +202,7 @@ def index() -> None:
 
 @app.command()
 def promote(release_id: str, reason: Annotated[str, typer.Option(help="Why; kept in the registry.")]) -> None:
-    """Let a release serve: a newer one, or an older one again (a rollback)."""
+    """Let a release serve: a newer one, or any older one again."""
     from intent_platform import training
 
     with _served() as settings:
@@ -210,6 +210,16 @@ def promote(release_id: str, reason: Annotated[str, typer.Option(help="Why; kept
             settings, release_id, reason=reason, decided_by=getpass.getuser(), clock=datetime.now(UTC)
         )
     print(f"{promotion.release_id} serves, promotion {promotion.promotion_number}.")
+
+
+@app.command()
+def rollback(reason: Annotated[str, typer.Option(help="Why; kept in the registry.")]) -> None:
+    """Let the release serve again that served before the current one."""
+    from intent_platform import training
+
+    with _served() as settings:
+        promotion = training.rollback(settings, reason=reason, decided_by=getpass.getuser(), clock=datetime.now(UTC))
+    print(f"{promotion.release_id} serves again, promotion {promotion.promotion_number}.")
 
 
 @app.command()

@@ -28,6 +28,7 @@ from intent_platform.index.registry import (
     make_bootstrap,
     promote,
     publish_index,
+    rollback,
     utc_now,
 )
 from intent_platform.index.retention import remove_old_releases
@@ -38,7 +39,15 @@ from intent_platform.model.behaviour import Model, load_model
 from intent_platform.model.examples import find_days
 from intent_platform.settings import Settings
 
-__all__ = ["current_promotion", "current_release", "ensure_release", "promote", "rebuild_index", "retrain"]
+__all__ = [
+    "current_promotion",
+    "current_release",
+    "ensure_release",
+    "promote",
+    "rebuild_index",
+    "retrain",
+    "rollback",
+]
 
 log = get_logger(__name__)
 

@@ -1,5 +1,7 @@
 """Releases in registry and lake: bootstrap, promotion, rollback, refusal."""
 
+import shutil
+import time
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ from intent_platform.errors import NotEnoughData, ReleaseInvalid
 from intent_platform.index import item_index, registry, release
 from intent_platform.lake import Lake
 from intent_platform.model import behaviour, parts
+from intent_platform.scoring import score
 
 DAY = NOON.date()
 
@@ -26,6 +29,12 @@ def shop(settings):
 def forget_loaded_parts() -> None:
     for cached in (parts._checked, item_index._load, behaviour._load):
         cached.cache_clear()
+
+
+def scores_of(settings, rows) -> list:
+    release, _ = training.current_release(settings)
+    found = score(release, rows, valid_at=NOON, settings=settings)
+    return [each.to_pylist() for each in (found.profiles, found.interests, found.recommendations)]
 
 
 def rows_of(settings, statement: str) -> list:
@@ -59,6 +68,38 @@ def test_promotion_of_what_serves_keeps_its_number_and_a_rollback_takes_a_new_on
     back = training.promote(shop, first.release_id, reason="test", decided_by="a person", clock=NOON)
     assert back.promotion_number == 3
     assert training.current_promotion(shop).release_id == first.release_id
+
+
+def test_going_back_takes_no_second_and_gives_equal_scores(shop):
+    rows = history((2, "view", 6), (1, "add_to_cart", 6))
+    training.ensure_release(shop, DAY)
+    served = [scores_of(shop, rows)]
+    for count in (12, 11):
+        publish(shop, items=catalogue().slice(0, count))
+        training.rebuild_index(shop, now=NOON)
+        served.append(scores_of(shop, rows))
+    publish(shop, items=catalogue())  # what is for sale is asked of today's catalogue
+    forget_loaded_parts()
+    began = time.perf_counter()
+    back = training.rollback(shop, reason="It recommends what is gone.", decided_by="test", clock=NOON)
+    assert time.perf_counter() - began < 1
+    assert (back.promotion_number, scores_of(shop, rows)) == (4, served[1])
+    again = training.rollback(shop, reason="That one too.", decided_by="test", clock=NOON)
+    assert (again.promotion_number, scores_of(shop, rows)) == (5, served[0])
+    with pytest.raises(ReleaseInvalid, match="No release served shop 'main' before"):
+        training.rollback(shop, reason="", decided_by="test", clock=NOON)
+    written = "SELECT reason, decided_by FROM registry.promotion WHERE promotion_number > 3 ORDER BY promotion_number"
+    assert rows_of(shop, written) == [("It recommends what is gone.", "test"), ("That one too.", "test")]
+
+
+def test_going_back_to_a_release_whose_parts_are_gone_changes_nothing(shop):
+    first = training.ensure_release(shop, DAY)
+    publish(shop, items=catalogue().slice(0, 12))
+    training.rebuild_index(shop, now=NOON)
+    shutil.rmtree(Lake(shop.lake_root, shop.shop).path(f"index/{first.manifest.index}"))
+    with pytest.raises(ReleaseInvalid, match="is missing"):
+        training.rollback(shop, reason="", decided_by="test", clock=NOON)
+    assert training.current_promotion(shop).promotion_number == 2
 
 
 def test_a_release_of_an_unapproved_model_cannot_be_registered(shop):

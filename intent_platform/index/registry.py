@@ -13,7 +13,7 @@ from intent_platform.domain import Promotion
 from intent_platform.errors import NotEnoughData, ReleaseInvalid
 from intent_platform.index.item_index import ItemIndex, build_index, load_index
 from intent_platform.index.popularity import item_popularity
-from intent_platform.index.release import Manifest, Release, load_release, write_manifest
+from intent_platform.index.release import Manifest, Release, check_release, load_release, write_manifest
 from intent_platform.lake import Lake, Snapshot
 from intent_platform.log import get_logger
 from intent_platform.model import parts
@@ -87,17 +87,32 @@ def promote(settings: Settings, release_id: str, *, reason: str, decided_by: str
     """Point the shop at a release, under the next number. Its parts are checked first; what serves already stays."""
     _check_registered(settings, release_id)
     load_release(settings, release_id)
+    return _point_at(settings, release_id, reason=reason, decided_by=decided_by, clock=clock)
+
+
+def rollback(settings: Settings, *, reason: str, decided_by: str, clock: datetime) -> Promotion:
+    """Point the shop at the release that served before the current one, under the next number.
+
+    Takes milliseconds: its parts were checked when it was promoted, and whoever loads them checks them again.
+    """
+    with db.connect(settings) as connection:
+        found = db.query(connection, "release_before", shop=settings.shop)
+    if not found:
+        raise ReleaseInvalid(
+            f"No release served shop {settings.shop!r} before the current one. registry.release lists what can be "
+            "promoted by its id."
+        )
+    release_id = found[0]["release_id"]
+    _check_registered(settings, release_id)
+    check_release(settings, release_id)
+    return _point_at(settings, release_id, reason=reason, decided_by=decided_by, clock=clock)
+
+
+def _point_at(settings: Settings, release_id: str, *, reason: str, decided_by: str, clock: datetime) -> Promotion:
+    facts = {"release_id": release_id, "reason": reason, "decided_by": decided_by, "decided_at": clock}
     with db.connect(settings) as connection:
         db.exclusive(connection, "promotion", settings.shop)
-        rows = db.query(
-            connection,
-            "add_promotion",
-            shop=settings.shop,
-            release_id=release_id,
-            reason=reason,
-            decided_by=decided_by,
-            decided_at=clock,
-        )
+        rows = db.query(connection, "add_promotion", shop=settings.shop, **facts)
     number = rows[0]["promotion_number"]
     log.info("release_promoted", release=release_id, promotion=number, is_new=rows[0]["is_new"])
     return Promotion(shop=settings.shop, promotion_number=number, release_id=release_id, decided_at=clock)

@@ -152,6 +152,14 @@ def load_release(settings: Settings, wanted: str) -> Release:
     return Release(manifest=manifest, model=model, index=index, is_available=np.ones(len(index), bool))
 
 
+def check_release(settings: Settings, wanted: str) -> None:
+    """ReleaseInvalid unless the release's manifest is sound and its parts are there; their bytes are not read."""
+    lake = Lake(settings.lake_root, settings.shop)
+    manifest = _read_manifest(lake, wanted)
+    for kind, digest in (("model", manifest.model), ("index", manifest.index)):
+        parts.read_small_file(lake.path(f"{kind}/{digest}/{parts.LISTING}"))
+
+
 def _read_manifest(lake: Lake, wanted: str) -> Manifest:
     path = lake.path(f"release/{wanted}.json")
     try:
