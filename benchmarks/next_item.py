@@ -1,8 +1,8 @@
 """make bench-accuracy: next-item prediction on public logs, the whole catalogue ranked, simple peers in the same run.
 
 The model is the product's: its network, trained by its own loop, and the blend of it with session neighbours, rules and
-titles. Both are fitted before the validation events; then the network catches up on those. The settings are the
-product's defaults but for the epochs. Figures: P@20 and MRR@20 (diginetica), HR@10 and NDCG@10 (beauty, office).
+titles. The settings are the product's defaults but for the epochs. Figures: P@20 and MRR@20 (diginetica), HR@10 and
+NDCG@10 (beauty, office).
 Prints a table; writes var/bench/next-item-<protocol>.json.
 """
 
@@ -21,15 +21,14 @@ from next_item_data import LOADERS, Questions, Task
 from result import FOLDER, write_result
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from intent_platform.model.candidate import hidden_of
 from intent_platform.model.examples import Examples
-from intent_platform.model.inputs import catalogue_of, positions_of, read_events
+from intent_platform.model.inputs import Inputs, catalogue_of, positions_of, read_events
 from intent_platform.model.lexical import fit_lexical
 from intent_platform.model.neighbours import Runs, SessionNeighbours, sequential_rules
 from intent_platform.model.ranking import Asked, blend_ranks, fit_next_items
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder
-from intent_platform.model.train import catch_up, make_material, train_network
+from intent_platform.model.train import make_material, train_network
 from intent_platform.sequences.build import SEQUENCE_SCHEMA
 from intent_platform.settings import Settings
 
@@ -69,7 +68,6 @@ class Contender:
     """The product's network and blend on a task."""
 
     def __init__(self, task: Task, settings: Settings, folder: Path) -> None:
-        self.settings = settings
         text = TextTower(encoder=find_encoder(settings), lexical=fit_lexical(sorted(set(task.titles))))
         self.items = _items(task.items)
         self.encoder_dimensions = text.encoder.dimensions
@@ -78,21 +76,21 @@ class Contender:
         item = positions_of(catalogue.item_ids, rows)
         events = read_events(rows, item, np.full(task.items, -1), text)
         learned, validation, self.test = _examples(task, rows, item)
-        self.material = make_material(rows, events, catalogue, learned, validation)
+        self.material = make_material(Inputs(rows=rows, events=events, catalogue=catalogue), learned, validation)
         self.network = train_network(self.material, folder, settings)
         chosen = np.random.default_rng(0).permutation(len(validation))[:MOST_FITTED]
         fitted = self.asked(validation.take(np.sort(chosen)), _phase(task, 1))
-        self.blend = fit_next_items(self.material, self.encoder_dimensions, fitted, (date.min, date.max))
-        catch_up(self.network, self.material, settings)
+        self.blend = fit_next_items(self.material, fitted, (date.min, date.max))
 
     def asked(self, examples: Examples, known_until: int) -> Asked:
         vectors = self.network.item_vectors(self.items, self.material.catalogue.text_vectors)
-        states = hidden_of(self.network, self.material.rows, self.material.events, vectors, examples, self.settings)
+        states = self.network.states(self.material, vectors, examples.position)
         return Asked(
             position=examples.position,
             next_item=examples.next_item,
             wanted=self.network.user_vectors(states),
             vectors=vectors,
+            encoder_dimensions=self.encoder_dimensions,
             known_until=known_until,
         )
 
@@ -233,7 +231,7 @@ def run(task: Task, epochs: int) -> None:
     asked = contender.asked(contender.test, _phase(task, 2))
     by_network = evaluate(lambda first, last: asked.wanted[first:last] @ asked.vectors.T, task.test, task)
     peers["network"] = metrics(by_network, task)
-    figures = metrics(blend_ranks(contender.blend, contender.material, contender.encoder_dimensions, asked), task)
+    figures = metrics(blend_ranks(contender.blend, contender.material, asked), task)
     print(contender.blend)
     for name, each in {"blend": figures, **peers}.items():
         print(f"{task.name:12}{name:12}" + "".join(f"{key:>12} {value:.4f}" for key, value in each.items()))

@@ -91,6 +91,9 @@ class Settings:
     training_every_days: int = 7
     """retrain_classifier trains again when the newest model is at least this old."""
 
+    policy: str = ""
+    """The gate's policy file (TOML); empty: the package's own, intent_platform/model/policy.toml."""
+
     recommendations: int = 10
     """Items recommended per shopper."""
 

@@ -89,7 +89,7 @@ def retrain(day: date, settings: Settings, *, is_forced: bool = False, now: date
     if reason := _too_few_labels(snapshot, split, day, settings):
         return _bootstrap(day, reason, settings, now)
     folder = _work_folder(snapshot, split, day, settings)
-    _run_child(day, folder, settings)
+    _run_child(day, folder, _champion(settings), settings)
     return _settle(day, folder, split, lake, settings, now)
 
 
@@ -198,7 +198,14 @@ _SHAPING = (
 )
 
 
-def _run_child(day: date, folder: Path, settings: Settings) -> None:
+def _champion(settings: Settings) -> str | None:
+    """Digest of the trained model that serves; None before there is one."""
+    with db.connect(settings) as connection:
+        rows = db.query(connection, "current_release", shop=settings.shop)
+    return rows[0]["model_digest"] if rows and rows[0]["kind"] == "trained" else None
+
+
+def _run_child(day: date, folder: Path, champion: str | None, settings: Settings) -> None:
     """Train in a process of its own: CUDA and the OpenMP runtimes do not survive a fork."""
     if (folder / "outcome.json").exists():  # a run before this one trained, and stopped before it had settled
         return
@@ -210,6 +217,7 @@ def _run_child(day: date, folder: Path, settings: Settings) -> None:
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     command = [sys.executable, "-m", "intent_platform.training", "--day", day.isoformat(), "--folder", str(folder)]
+    command += ["--champion", champion] if champion else []
     ended = subprocess.run(command, env=environment, check=False)
     if ended.returncode != 0 or not (folder / "outcome.json").exists():
         raise TrainingFailed(
@@ -284,14 +292,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--day", type=date.fromisoformat, required=True)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--champion", help="digest of the model that serves")
     asked = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = Settings.from_env()
     pa.set_cpu_count(settings.threads)
-    snapshot = Lake(settings.lake_root, settings.shop).snapshot()
+    lake = Lake(settings.lake_root, settings.shop)
+    snapshot = lake.snapshot()
     days = find_days(snapshot.partitions("sequences"), asked.day, settings)
     split = sequences.split_by_time(days, settings.horizon_hours)
-    make_candidate(_training_input(snapshot, split, asked.day, settings), asked.folder, settings)
+    given = _training_input(snapshot, split, asked.day, settings)
+    make_candidate(replace(given, champion=asked.champion, root=lake.path("")), asked.folder, settings)
 
 
 if __name__ == "__main__":

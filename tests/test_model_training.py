@@ -14,9 +14,8 @@ from intent_platform.model.behaviour import predict_trees
 from intent_platform.model.calibration import fit_calibration
 from intent_platform.model.examples import make_examples
 from intent_platform.model.features import FEATURES, RISING, features
-from intent_platform.model.gate import Contest, judge
-from intent_platform.model.inputs import catalogue_of, last_events, pack, positions_of, read_events, tile
-from intent_platform.model.metrics import difference, purchase_metrics, ranking_metrics
+from intent_platform.model.inputs import Inputs, catalogue_of, last_events, pack, positions_of, read_events, tile
+from intent_platform.model.metrics import purchase_metrics, ranking_metrics
 from intent_platform.model.opponents import fit_trees, neighbour_ranks
 from intent_platform.model.rows import Rows, micros
 from intent_platform.model.train import make_material, train_network
@@ -40,7 +39,8 @@ def prepared(rows: pa.Table, text, settings: Settings = SETTINGS):
     category = items["category"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     events = read_events(view, item, category, text)
     examples = make_examples(view, item, SPLIT, settings)
-    return view, make_material(view, events, listed, examples["train"], examples["validation"]), examples
+    inputs = Inputs(rows=view, events=events, catalogue=listed)
+    return view, make_material(inputs, examples["train"], examples["validation"]), examples
 
 
 def test_windows_count_every_row_once_with_its_past():
@@ -120,7 +120,6 @@ def train_network_of(material):
 
 
 def test_a_stopped_training_goes_on_and_ends_the_same(release, tmp_path):
-    from dataclasses import replace
 
     settings = replace(SETTINGS, home=tmp_path, threads=1)
     _, material, _ = prepared(many_histories(120), release.model.text)
@@ -185,63 +184,6 @@ def test_calibration_rises_and_repairs_overconfidence():
     assert (np.diff(line) >= 0).all()
     assert line.min() > 0
     assert line.max() < 1
-
-
-def contest(network_noise: float, trees_noise: float, network_rank: int) -> Contest:
-    chance = np.random.default_rng(3)
-    truth = chance.beta(1, 4, 3_000)
-    label = chance.random(3_000) < truth
-
-    def noisy(amount: float) -> np.ndarray:
-        logit = np.log(truth / (1 - truth)) + amount * chance.normal(size=3_000)
-        return 1 / (1 + np.exp(-logit))
-
-    contenders = {"network": noisy(network_noise), "boosted_trees": noisy(trees_noise)}
-    contenders["constant"] = np.full(3_000, label.mean())
-    users = np.arange(3_000) // 6
-    return Contest(
-        purchase={name: purchase_metrics(each, label) for name, each in contenders.items()},
-        ranking={
-            "network": ranking_metrics(np.full(300, network_rank)),
-            "popularity": ranking_metrics(chance.integers(1, 60, 300)),
-        },
-        purchase_users=users,
-        ranking_users=np.arange(300) // 3,
-        seed=7,
-    )
-
-
-@pytest.mark.parametrize(
-    ("network_noise", "trees_noise", "network_rank", "wanted"),
-    [
-        (0.1, 1.5, 5, (True, "network", "network")),
-        (2.0, 0.1, 5, (True, "boosted_trees", "network")),
-        (0.1, 0.1, 50, (True, "network", "popularity")),
-        (5.0, 5.0, 5, (False, None, "network")),
-    ],
-)
-def test_the_gate_ships_the_winner_and_nothing_worse_than_a_constant(network_noise, trees_noise, network_rank, wanted):
-    verdict = judge(contest(network_noise, trees_noise, network_rank))
-    is_approved, purchase, items = wanted
-    assert verdict.is_approved is is_approved
-    assert purchase is None or verdict.purchase_scorer == purchase
-    assert verdict.item_scorer == items
-    assert any("recall_at_20" in each for each in verdict.reasons)
-
-
-@pytest.mark.parametrize(("blend_rank", "wanted"), [(5, "blend"), (25, "network")])
-def test_the_blend_ranks_items_where_it_beats_the_network(blend_rank, wanted):
-    given = contest(0.1, 0.1, network_rank=21)
-    popularity = ranking_metrics(np.full(300, 40))
-    given = replace(
-        given, ranking=given.ranking | {"blend": ranking_metrics(np.full(300, blend_rank)), "popularity": popularity}
-    )
-    assert judge(given).item_scorer == wanted
-
-
-def test_a_contender_against_itself_differs_by_nothing():
-    same = contest(0.1, 0.1, 5).purchase["network"]["log_loss"]
-    assert difference(same, same, np.arange(3_000) // 6, 7) == (0.0, 0.0, 0.0)
 
 
 def test_the_small_shop_is_in_the_sequence_schema():

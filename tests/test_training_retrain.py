@@ -29,7 +29,7 @@ def metric(settings, contender: str, name: str) -> float:
         return connection.execute(statement, {"contender": contender, "name": name}).scalar_one()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("INTENT_PSEUDONYM_KEY", "07" * 32)  # a key orders the users, and so the batches
     out = tmp_path / "shop"
@@ -67,6 +67,14 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(settings
     again = training.retrain(LAST, settings)
     assert (again.is_promoted, "training is due every" in again.reason) == (False, True)
     assert training.rebuild_index(settings).is_new is False
+
+    challenger = training.retrain(LAST, replace(settings, seed=8), is_forced=True)
+    assert challenger.model_digest != report.model_digest
+    assert "champion by" in challenger.reason  # the model that serves was asked on the same test days
+    with db.connect(settings) as connection:
+        statement = sa.text("SELECT DISTINCT slice FROM registry.evaluation WHERE contender = 'champion'")
+        slices = set(connection.execute(statement).scalars())
+    assert {"all", "day_end", "returning"} <= slices
 
 
 def assert_scores_are_sane(release, rows, settings):

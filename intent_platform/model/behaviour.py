@@ -16,6 +16,7 @@ from intent_platform.model.calibration import Calibration
 from intent_platform.model.features import features
 from intent_platform.model.inputs import KnownItems
 from intent_platform.model.lexical import Lexical
+from intent_platform.model.logistic import LogisticRegression
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import Encoder, TextTower, encoder_in, find_encoder, item_text
 from intent_platform.settings import Settings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 CARD = "model.json"
 BLEND = "blend.json"
+LOGISTIC = "logistic.json"
 ENCODER = "encoder"
 """Folder inside the model's, in Hugging Face form: an encoder that was tuned in the same training."""
 
@@ -36,7 +38,7 @@ class ModelCard:
     """model.json: what the folder is, without times or names of machines, so equal training gives an equal digest."""
 
     kind: Literal["bootstrap", "trained"]
-    purchase_scorer: Literal["none", "network", "boosted_trees"]
+    purchase_scorer: Literal["none", "network", "boosted_trees", "logistic_regression"]
     item_scorer: Literal["popularity", "network", "blend"]
     intent_missing_reason: str | None  # why purchase_scorer is none
     horizon_hours: int
@@ -57,6 +59,7 @@ class Model:
     calibration: Calibration | None = None
     network: "BehaviourNetwork | None" = None
     trees: "lightgbm.Booster | None" = None
+    logistic: LogisticRegression | None = None
     blend: Blend | None = None
 
     def item_texts(self, items: pa.Table) -> list[str]:
@@ -86,6 +89,9 @@ class Model:
             return None
         assert self.calibration is not None
         table = features(rows, positions, asked_at)
+        if self.card.purchase_scorer == "logistic_regression":
+            assert self.logistic is not None
+            return self.calibration.apply(self.logistic.predict(table))
         if self.card.purchase_scorer == "boosted_trees":
             assert self.trees is not None
             return self.calibration.apply(predict_trees(self.trees, table))
@@ -107,6 +113,7 @@ def save_model(
     calibration: Calibration | None = None,
     network: "BehaviourNetwork | None" = None,
     trees: "lightgbm.Booster | None" = None,
+    logistic: LogisticRegression | None = None,
     blend: Blend | None = None,
 ) -> None:
     """Write the files of a model folder; `parts.publish_part` then gives it its digest."""
@@ -119,6 +126,8 @@ def save_model(
         network.save(folder)
     if trees is not None:
         trees.save_model(str(folder / "trees.txt"))
+    if logistic is not None:
+        (folder / LOGISTIC).write_text(json.dumps(asdict(logistic), indent=1), encoding="utf-8")
     if blend is not None:
         blend.save(folder / BLEND)
 
@@ -145,6 +154,7 @@ def _load(root: str, digest: str, encoder_name: str, home: Path, device: str, th
         calibration=_load_calibration(folder),
         network=_load_network(folder, device),
         trees=_load_trees(folder),
+        logistic=_load_logistic(folder),
         blend=Blend.load(folder / BLEND) if (folder / BLEND).exists() else None,
     )
 
@@ -164,6 +174,11 @@ def _load_encoder(folder: Path, card: ModelCard, settings: Settings) -> Encoder:
 def _load_calibration(folder: Path) -> Calibration | None:
     path = folder / "calibration.json"
     return Calibration(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def _load_logistic(folder: Path) -> LogisticRegression | None:
+    path = folder / LOGISTIC
+    return LogisticRegression(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def _load_network(folder: Path, device: str) -> "BehaviourNetwork | None":

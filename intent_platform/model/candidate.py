@@ -7,36 +7,34 @@ folder/report.html       the evaluation report
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from intent_platform.log import get_logger
-from intent_platform.model.behaviour import ModelCard, predict_trees, save_model
+from intent_platform.model.behaviour import ModelCard, save_model
 from intent_platform.model.blend import Blend
-from intent_platform.model.calibration import Calibration, fit_calibration
-from intent_platform.model.examples import Examples, Part, day_end, make_examples
-from intent_platform.model.features import features
-from intent_platform.model.gate import Contest, Verdict, judge
-from intent_platform.model.inputs import EventInputs, catalogue_of, positions_of, read_events, tile
+from intent_platform.model.calibration import fit_calibration
+from intent_platform.model.contest import Contenders, Evaluation, ask, evaluate, raw_probabilities, sample
+from intent_platform.model.examples import Examples, Part, make_examples
+from intent_platform.model.gate import Verdict, judge
+from intent_platform.model.inputs import Inputs, catalogue_of, category_codes, positions_of, read_events
 from intent_platform.model.lexical import fit_lexical
-from intent_platform.model.metrics import Figure, Metric, figures, purchase_metrics, ranking_metrics
+from intent_platform.model.logistic import fit_logistic
 from intent_platform.model.network import BehaviourNetwork
-from intent_platform.model.opponents import fit_trees, neighbour_ranks, popular_items
-from intent_platform.model.ranking import Asked, blend_ranks, fit_next_items
+from intent_platform.model.opponents import fit_trees
+from intent_platform.model.policy import load_policy
+from intent_platform.model.ranking import fit_next_items
 from intent_platform.model.report import write_report
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder, item_text
-from intent_platform.model.train import Material, catch_up, make_material, train_network
+from intent_platform.model.train import Material, make_material, train_network
 from intent_platform.model.tuning import pairs_of, tune_encoder
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
 
-MAX_RANKED = 20_000  # test examples whose next item is ranked against the whole catalogue
 MAX_FITTED = 5_000  # validation examples that the blend is fitted on
 
 log = get_logger(__name__)
@@ -44,21 +42,14 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingInput:
-    """What a candidate is made from; nothing else is read."""
+    """What a candidate is made from; nothing else is read but the champion."""
 
     rows: pa.Table  # sequence rows of all days of the split and the gaps behind them
     items: pa.Table
     split: Split
     data_digests: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Prediction:
-    """Calibrated purchase probabilities of the test examples by contender, and ranks of wanted items."""
-
-    probability: dict[str, np.ndarray]
-    rank: dict[str, np.ndarray]
-    ranked: np.ndarray  # which test examples were ranked
+    champion: str | None = None  # digest of the model that serves
+    root: str = ""  # of the lake, where the champion lies
 
 
 def count_labels(given: TrainingInput, settings: Settings) -> int:
@@ -70,105 +61,61 @@ def count_labels(given: TrainingInput, settings: Settings) -> int:
 
 def make_candidate(given: TrainingInput, folder: Path, settings: Settings) -> Verdict:
     """Fit, calibrate, judge, write; returns the verdict that is also in outcome.json."""
+    policy = load_policy(settings)  # before hours of training: it may be wrong
+    contenders, examples = fit(given, folder, settings)
+    evaluation = evaluate(contenders, examples["test"], given.split, given.champion, given.root, settings)
+    verdict = judge(evaluation.contest, policy)
+    _save(contenders, verdict, given, folder / "model", settings)
+    _write_outcome(folder, verdict, evaluation, examples, given.split)
+    write_report(folder / "report.html", evaluation, verdict, given.split)
+    return verdict
+
+
+def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contenders, dict[Part, Examples]]:
+    """Everything that is learned, from the training and validation days; `folder` keeps checkpoints."""
     items = given.items.sort_by("item_id")
     columns = (items[name].to_pylist() for name in ("title", "category", "brand"))
     texts = [item_text(*each) for each in zip(*columns, strict=True)]
     rows = Rows.of(given.rows)
     item = positions_of(items["item_id"].combine_chunks(), rows)
-    category = pa.array(items["category"].to_pylist(), pa.string()).dictionary_encode().indices.fill_null(-1)
-    item_category = category.to_numpy(zero_copy_only=False).astype(np.int64)
+    item_category = category_codes(items["category"].to_pylist())
     examples = make_examples(rows, item, given.split, settings)
     encoder = find_encoder(settings)
     if settings.encoder_tuning != "none":
         pairs = pairs_of(rows, item, examples["train"], texts, item_category)
         encoder = tune_encoder(pairs, encoder, settings, folder / "model")
     text = TextTower(encoder=encoder, lexical=fit_lexical(sorted(set(texts)), seed=settings.seed))
-    catalogue = catalogue_of(items, text.vectors(texts))
     events = read_events(rows, item, item_category, text)
-    material = make_material(rows, events, catalogue, examples["train"], examples["validation"])
+    inputs = Inputs(rows=rows, events=events, catalogue=catalogue_of(items, text.vectors(texts)))
+    material = make_material(inputs, examples["train"], examples["validation"])
     network = train_network(material, folder / "checkpoint", settings)
-    trees = fit_trees(
-        material.train_features, material.train, material.validation_features, material.validation, settings
-    )
-    vectors = _vectors(network, material)
-    calibrations = {
-        name: fit_calibration(raw, material.validation.will_buy, material.validation.user)
-        for name, raw in _raw(network, trees, rows, events, vectors, material.validation, settings).items()
-    }
-    blend = _fit_blend(network, material, vectors, text, given, settings)
-    catch_up(network, material, settings)
-    vectors = _vectors(network, material)
-    test = examples["test"]
-    raw_test = _raw(network, trees, rows, events, vectors, test, settings)
-    predicted = _predict(network, blend, text, material, test, raw_test, calibrations, vectors, given.split, settings)
-    contest, found = _contest(test, predicted, settings)
-    verdict = judge(contest)
-    card = _card(given, verdict, text, settings)
-    save_model(
-        folder / "model",
-        card,
-        text.lexical,
-        calibration=calibrations[verdict.purchase_scorer],
-        network=network if verdict.purchase_scorer == "network" or verdict.item_scorer != "popularity" else None,
-        trees=trees if verdict.purchase_scorer == "boosted_trees" else None,
-        blend=blend if verdict.item_scorer == "blend" else None,
-    )
-    _write_outcome(folder, verdict, found, examples, given.split)
-    shown = {name: each for name, each in predicted.probability.items() if name != "constant"}
-    is_prefix = ~test.is_day_end
-    write_report(
-        folder / "report.html",
-        found,
-        verdict,
-        {name: each[is_prefix] for name, each in shown.items()},
-        test.will_buy[is_prefix],
-        given.split,
-    )
-    return verdict
+    return _fit_opponents(material, items, text, network, given, settings), examples
 
 
-def _raw(
+def _fit_opponents(
+    material: Material,
+    items: pa.Table,
+    text: TextTower,
     network: BehaviourNetwork,
-    trees: Any,  # lightgbm.Booster
-    rows: Rows,
-    events: EventInputs,
-    vectors: np.ndarray,
-    examples: Examples,
+    given: TrainingInput,
     settings: Settings,
-) -> dict[str, np.ndarray]:
-    """Uncalibrated probabilities by contender."""
-    table = features(rows, examples.position, examples.asked_at)
-    hidden = hidden_of(network, rows, events, vectors, examples, settings)
-    return {
-        "network": network.purchase_probability(hidden, table),
-        "boosted_trees": predict_trees(trees, table),
-    }
-
-
-def hidden_of(
-    network: BehaviourNetwork,
-    rows: Rows,
-    events: EventInputs,
-    vectors: np.ndarray,
-    examples: Examples,
-    settings: Settings,
-) -> np.ndarray:
-    """float32 (E, H): states at the examples' positions, read in overlapping windows."""
-    positions, of = np.unique(examples.position, return_inverse=True)
-    users, first = np.unique(rows.user[positions], return_index=True)
-    last = np.append(first[1:], len(positions)) - 1
-    begin = np.maximum(rows.starts[users], positions[first] - settings.window_events // 2)
-    windows = tile(begin, positions[last] + 1, settings.window_events)
-    wanted = np.zeros(len(rows), bool)
-    wanted[positions] = True
-    # Windows come in order of rows and count each row once, so what is read out is in order of position.
-    states = network.read_out(events, windows, vectors, wanted)
-    return states[of]
-
-
-def _vectors(network: BehaviourNetwork, material: Material) -> np.ndarray:
-    with torch.inference_mode():
-        return network.tower(*network.tower_inputs(material.catalogue)).cpu().numpy()
+) -> Contenders:
+    """What is simple, and what is fitted on top of the network: calibrations and the blend."""
+    train, validation = material.train, material.validation
+    trees = fit_trees(material.train_features, train, material.validation_features, validation, settings)
+    logistic = fit_logistic(material.train_features, train)
+    vectors = network.item_vectors(items, material.catalogue.text_vectors)
+    raw = raw_probabilities(network, trees, logistic, material, vectors, validation)
+    return Contenders(
+        material=material,
+        items=items,
+        text=text,
+        network=network,
+        trees=trees,
+        logistic=logistic,
+        calibrations={name: fit_calibration(each, validation.will_buy, validation.user) for name, each in raw.items()},
+        blend=_fit_blend(network, material, vectors, text, given, settings),
+    )
 
 
 def _fit_blend(
@@ -180,106 +127,28 @@ def _fit_blend(
     settings: Settings,
 ) -> Blend | None:
     """None where no next item is known in validation."""
-    known = _sample(np.flatnonzero(material.validation.next_item >= 0), MAX_FITTED, settings)
+    known = sample(np.flatnonzero(material.validation.next_item >= 0), MAX_FITTED, settings)
     if not len(known):
         return None
-    asked = _asked(network, material, material.validation.take(known), vectors, given.split.validation[0], settings)
+    first_day = given.split.validation[0]
+    asked = ask(network, material, material.validation.take(known), vectors, text, first_day, settings)
     days = sorted(date.fromisoformat(each) for each in given.data_digests)
-    return fit_next_items(material, text.encoder.dimensions, asked, (days[0], days[-1]))
+    return fit_next_items(material, asked, (days[0], days[-1]))
 
 
-def _asked(
-    network: BehaviourNetwork,
-    material: Material,
-    examples: Examples,
-    vectors: np.ndarray,
-    day: date,
-    settings: Settings,
-) -> Asked:
-    """Examples of a part that begins on `day`: the sessions begun before it are known."""
-    hidden = hidden_of(network, material.rows, material.events, vectors, examples, settings)
-    return Asked(
-        position=examples.position,
-        next_item=examples.next_item,
-        wanted=network.user_vectors(hidden),
-        vectors=vectors,
-        known_until=day_end(day - timedelta(days=1), settings),
+def _save(contenders: Contenders, verdict: Verdict, given: TrainingInput, folder: Path, settings: Settings) -> None:
+    """Only what scores goes into the model's folder."""
+    purchase, ranked_by = verdict.purchase_scorer, verdict.item_scorer
+    save_model(
+        folder,
+        _card(given, verdict, contenders.text, settings),
+        contenders.text.lexical,
+        calibration=contenders.calibrations[purchase],
+        network=contenders.network if purchase == "network" or ranked_by != "popularity" else None,
+        trees=contenders.trees if purchase == "boosted_trees" else None,
+        logistic=contenders.logistic if purchase == "logistic_regression" else None,
+        blend=contenders.blend if ranked_by == "blend" else None,
     )
-
-
-def _sample(places: np.ndarray, most: int, settings: Settings) -> np.ndarray:
-    if len(places) <= most:
-        return places
-    return np.sort(np.random.default_rng(settings.seed).choice(places, most, replace=False))
-
-
-def _predict(
-    network: BehaviourNetwork,
-    blend: Blend | None,
-    text: TextTower,
-    material: Material,
-    test: Examples,
-    raw: dict[str, np.ndarray],
-    calibrations: dict[str, Calibration],
-    vectors: np.ndarray,
-    split: Split,
-    settings: Settings,
-) -> Prediction:
-    probability = {name: calibrations[name].apply(each) for name, each in raw.items()}
-    # The constant knows the share of buyers in validation, at events and at midnights apart.
-    share = [
-        max(float(material.validation.will_buy[material.validation.is_day_end == kind].mean()), 1e-6)
-        for kind in (False, True)
-    ]
-    probability["constant"] = np.where(test.is_day_end, share[1], share[0])
-    ranked = _sample(np.flatnonzero(test.next_item >= 0), MAX_RANKED, settings)
-    asked = _asked(network, material, test.take(ranked), vectors, split.test[0], settings)
-    popularity = popular_items(material.rows, material.events.item, asked.known_until, len(vectors))
-    rank = {
-        "network": ranks(asked.wanted, vectors, asked.next_item),
-        "popularity": 1 + np.argsort(np.argsort(-popularity, kind="stable"))[asked.next_item],
-        **neighbour_ranks(material.rows, material.events.item, asked.known_until, test.take(ranked), len(vectors)),
-    }
-    if blend is not None:
-        rank["blend"] = blend_ranks(blend, material, text.encoder.dimensions, asked)
-    return Prediction(probability=probability, rank=rank, ranked=ranked)
-
-
-def ranks(queries: np.ndarray, vectors: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """int64: place of each target among all items by dot product, from 1; equals before it count."""
-    found = []
-    for start in range(0, len(queries), 1_024):
-        scores = queries[start : start + 1_024] @ vectors.T
-        own = np.take_along_axis(scores, target[start : start + 1_024, None], axis=1)
-        found.append((scores >= own).sum(axis=1))
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
-
-
-def _contest(test: Examples, predicted: Prediction, settings: Settings) -> tuple[Contest, list[Figure]]:
-    found: list[Figure] = []
-    is_prefix = ~test.is_day_end
-    purchase: dict[str, dict[str, Metric]] = {}
-    for name, probability in predicted.probability.items():
-        for slice_name, mask in (("all", is_prefix), ("day_end", test.is_day_end)):
-            if _rarer(test.will_buy[mask]) == 0:
-                continue
-            metrics = purchase_metrics(probability[mask], test.will_buy[mask])
-            if slice_name == "all":
-                purchase[name] = metrics
-            found += figures(name, slice_name, metrics, test.user[mask], settings.seed)
-    users = test.user[predicted.ranked]
-    ranking = {name: ranking_metrics(rank) for name, rank in predicted.rank.items()}
-    for name, metrics in ranking.items():
-        if len(users):
-            found += figures(name, "all", metrics, users, settings.seed)
-    contest = Contest(
-        purchase=purchase,
-        ranking=ranking,
-        purchase_users=test.user[is_prefix],
-        ranking_users=users,
-        seed=settings.seed,
-    )
-    return contest, found
 
 
 def _card(given: TrainingInput, verdict: Verdict, text: TextTower, settings: Settings) -> ModelCard:
@@ -298,11 +167,11 @@ def _card(given: TrainingInput, verdict: Verdict, text: TextTower, settings: Set
 
 
 def _write_outcome(
-    folder: Path, verdict: Verdict, found: list[Figure], examples: dict[Part, Examples], split: Split
+    folder: Path, verdict: Verdict, evaluation: Evaluation, examples: dict[Part, Examples], split: Split
 ) -> None:
     outcome = {
         "verdict": asdict(verdict),
-        "figures": [asdict(each) for each in found],
+        "figures": [asdict(each) for each in evaluation.figures],
         "examples": {part: len(each) for part, each in examples.items()},
         "trained_from": _iso(split.train[0]),
         "tested_until": _iso(split.test[-1]),

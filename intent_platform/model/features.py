@@ -136,3 +136,8 @@ def _price_columns(rows: Rows, positions: np.ndarray, session_start: np.ndarray)
 def _clock_columns(asked_at: np.ndarray) -> list[np.ndarray]:
     angle = 2 * np.pi * (asked_at % US_PER_DAY) / US_PER_DAY
     return [np.sin(angle), np.cos(angle), (asked_at // US_PER_DAY + 3) % 7]  # 1970-01-01 was a Thursday
+
+
+def squash(table: np.ndarray) -> np.ndarray:
+    """Counts and hours on a log scale, keeping the sign."""
+    return (np.sign(table) * np.log1p(np.abs(table))).astype(np.float32)

@@ -53,6 +53,20 @@ class EventInputs:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Inputs:
+    """Events beside the items they touch: all that a network reads."""
+
+    rows: Rows
+    events: EventInputs
+    catalogue: Catalogue
+
+    @property
+    def item_category(self) -> np.ndarray:
+        """int64 (N,): codes of the catalogue's categories, −1 for none."""
+        return category_codes(self.catalogue.categories)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class KnownItems:
     """Item vectors and categories by position, as the index holds them."""
 
@@ -69,6 +83,12 @@ def catalogue_of(items: pa.Table, text_vectors: np.ndarray) -> Catalogue:
         categories=items["category"].to_pylist(),
         log_price=np.log1p(np.maximum(price, 0)).astype(np.float32),
     )
+
+
+def category_codes(categories: list[str | None]) -> np.ndarray:
+    """int64: a number per name, −1 for none."""
+    codes = pa.array(categories, pa.string()).dictionary_encode().indices.fill_null(-1)
+    return codes.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def read_events(rows: Rows, item: np.ndarray, item_category: np.ndarray, text: TextTower) -> EventInputs:

@@ -1,6 +1,6 @@
 """How well a contender did; bootstrap intervals draw users, as examples of one user are not independent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,12 +51,12 @@ def ranking_metrics(rank: np.ndarray) -> dict[str, Metric]:
 
 def figures(contender: str, slice_name: str, metrics: dict[str, Metric], users: np.ndarray, seed: int) -> list[Figure]:
     """Each metric's value with a 95 % interval."""
-    draws = user_weights(users, seed)
+    everyone = np.ones(len(users))
+    replicates = np.array([[metric(weights) for metric in metrics.values()] for weights in user_weights(users, seed)])
     found = []
-    for name, metric in metrics.items():
-        replicates = [metric(weights) for weights in draws]
-        low, high = np.nanquantile(replicates, [0.025, 0.975])
-        value = metric(np.ones(len(users)))
+    for (name, metric), drawn in zip(metrics.items(), replicates.T, strict=True):
+        low, high = np.nanquantile(drawn, [0.025, 0.975])
+        value = metric(everyone)
         found.append(
             Figure(
                 contender=contender,
@@ -79,13 +79,13 @@ def difference(one: Metric, other: Metric, users: np.ndarray, seed: int) -> tupl
     return one(everyone) - other(everyone), float(low), float(high)
 
 
-def user_weights(users: np.ndarray, seed: int) -> np.ndarray:
-    """float (REPLICATES, examples): users drawn with replacement; equal seeds give equal draws, so pairs match."""
+def user_weights(users: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """REPLICATES times float (examples,): users drawn with replacement; equal seeds draw alike, so pairs match."""
     _, number = np.unique(users, return_inverse=True)
     count = int(number.max(initial=-1)) + 1
     chance = np.random.default_rng(seed)
-    drawn = chance.multinomial(count, np.full(count, 1 / max(count, 1)), size=REPLICATES)
-    return drawn[:, number].astype(np.float64)
+    for _ in range(REPLICATES):
+        yield chance.multinomial(count, np.full(count, 1 / max(count, 1)))[number].astype(np.float64)
 
 
 def _last_of_ties(ordered: np.ndarray) -> np.ndarray:

@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from intent_platform.model.features import FEATURES
+from intent_platform.model.features import FEATURES, squash
 from intent_platform.model.inputs import (
     NUMBERS,
     Catalogue,
     EventInputs,
+    Inputs,
     KnownItems,
     Packed,
     Windows,
@@ -28,6 +29,7 @@ from intent_platform.model.inputs import (
     last_events,
     pack,
     read_events,
+    tile,
 )
 from intent_platform.model.rows import TYPE_CODE, Rows
 from intent_platform.model.text import TextTower
@@ -214,6 +216,22 @@ class BehaviourNetwork(nn.Module):
         windows = last_events(rows, positions, self.shape.window_events)
         return self.read_out(events, windows, known.vectors)
 
+    def states(self, inputs: Inputs, item_vectors: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """float32 (len(positions), S): the same for many positions of the same users, read in overlapping windows.
+
+        Each position has at least half a window of events before it, if there are as many.
+        """
+        rows, length = inputs.rows, self.shape.window_events
+        distinct, of = np.unique(positions, return_inverse=True)
+        users, first = np.unique(rows.user[distinct], return_index=True)
+        last = np.append(first[1:], len(distinct)) - 1
+        begin = np.maximum(rows.starts[users], distinct[first] - length // 2)
+        wanted = np.zeros(len(rows), bool)
+        wanted[distinct] = True
+        # Windows come in order of rows and count each row once, so what is read out is in order of position.
+        windows = tile(begin, distinct[last] + 1, length)
+        return self.read_out(inputs.events, windows, item_vectors, wanted)[of]
+
     @torch.inference_mode()
     def purchase_probability(self, hidden: np.ndarray, table: np.ndarray) -> np.ndarray:
         """Raw probability, float64 (E,), from states and tabular features."""
@@ -239,11 +257,6 @@ class BehaviourNetwork(nn.Module):
         network = cls(shape, json.loads((folder / "known_items.json").read_text(encoding="utf-8")))
         network.load_state_dict(load_file(folder / "network.safetensors"))
         return network.to(pick_device(device)).eval()
-
-
-def squash(table: np.ndarray) -> np.ndarray:
-    """Counts and hours on a log scale, keeping the sign."""
-    return (np.sign(table) * np.log1p(np.abs(table))).astype(np.float32)
 
 
 def pick_device(wanted: str) -> torch.device:

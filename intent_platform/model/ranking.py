@@ -21,7 +21,7 @@ from intent_platform.model.blend import (
     place_of,
     rank_candidates,
 )
-from intent_platform.model.inputs import Catalogue
+from intent_platform.model.inputs import Catalogue, Inputs
 from intent_platform.model.neighbours import (
     PREFIXES_PER_CHUNK,
     Decays,
@@ -30,7 +30,6 @@ from intent_platform.model.neighbours import (
     prefixes_at,
     sessions_of,
 )
-from intent_platform.model.train import Material
 
 NEAR_BY_TEXT = 20
 
@@ -43,18 +42,19 @@ class Asked:
     next_item: np.ndarray  # int64 (E,)
     wanted: np.ndarray  # float32 (E, D)
     vectors: np.ndarray  # float32 (N, D): the network's items
+    encoder_dimensions: int  # of the catalogue's text vectors, the first
     known_until: int  # µs: sessions begun before are neighbours
 
     def __len__(self) -> int:
         return len(self.position)
 
 
-def fit_next_items(material: Material, encoder_dimensions: int, asked: Asked, days: tuple[date, date]) -> Blend:
+def fit_next_items(inputs: Inputs, asked: Asked, days: tuple[date, date]) -> Blend:
     """days: the first and last whose sessions will be the neighbours once the blend serves."""
-    sessions = sessions_of(material.rows, material.events.item, asked.known_until)
-    prefixes = prefixes_at(material.rows, material.events.item, asked.position)
+    sessions = sessions_of(inputs.rows, inputs.events.item, asked.known_until)
+    prefixes = prefixes_at(inputs.rows, inputs.events.item, asked.position)
     decays = fit_decays(sessions, len(asked.vectors), prefixes, asked.next_item)
-    shop = _shop(sessions, decays, prefixes, material.catalogue, encoder_dimensions, asked)
+    shop = _shop(sessions, decays, prefixes, inputs.catalogue, asked)
     batches = list(_candidates(shop, prefixes, asked))
     ends = np.cumsum([len(each.item) for each in batches])[:-1]
     weights = fit_blend(batches, np.split(asked.next_item, ends))
@@ -66,11 +66,11 @@ def fit_next_items(material: Material, encoder_dimensions: int, asked: Asked, da
     )
 
 
-def blend_ranks(blend: Blend, material: Material, encoder_dimensions: int, asked: Asked) -> np.ndarray:
+def blend_ranks(blend: Blend, inputs: Inputs, asked: Asked) -> np.ndarray:
     """int64 (E,), from 1: place of each example's next item; one that is no candidate comes last."""
-    sessions = sessions_of(material.rows, material.events.item, asked.known_until)
-    prefixes = prefixes_at(material.rows, material.events.item, asked.position)
-    shop = _shop(sessions, blend.decays, prefixes, material.catalogue, encoder_dimensions, asked)
+    sessions = sessions_of(inputs.rows, inputs.events.item, asked.known_until)
+    prefixes = prefixes_at(inputs.rows, inputs.events.item, asked.position)
+    shop = _shop(sessions, blend.decays, prefixes, inputs.catalogue, asked)
     ranked = [rank_candidates(each, blend.weight)[0] for each in _candidates(shop, prefixes, asked)]
     ends = np.cumsum([len(each) for each in ranked])[:-1]
     places = [
@@ -80,15 +80,23 @@ def blend_ranks(blend: Blend, material: Material, encoder_dimensions: int, asked
     return np.concatenate(places) if places else np.zeros(0, np.int64)
 
 
-def _shop(
-    sessions: Runs, decays: Decays, prefixes: Runs, catalogue: Catalogue, encoder_dimensions: int, asked: Asked
-) -> Shop:
+def ranks(queries: np.ndarray, vectors: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """int64: place of each target among all items by dot product, from 1; equals before it count."""
+    found = []
+    for start in range(0, len(queries), 1_024):
+        scores = queries[start : start + 1_024] @ vectors.T
+        own = np.take_along_axis(scores, target[start : start + 1_024, None], axis=1)
+        found.append((scores >= own).sum(axis=1))
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+def _shop(sessions: Runs, decays: Decays, prefixes: Runs, catalogue: Catalogue, asked: Asked) -> Shop:
     return Shop.of(
         sessions,
         decays,
         vectors=asked.vectors,
         text_vectors=catalogue.text_vectors,
-        encoder_dimensions=encoder_dimensions,
+        encoder_dimensions=asked.encoder_dimensions,
         near_by_text=_near_by_text(
             catalogue.text_vectors, np.unique(prefixes.item[prefixes.from_end < NEWEST_BY_TEXT])
         ),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from intent_platform.model.contest import Evaluation
 from intent_platform.model.gate import Verdict
 from intent_platform.model.metrics import Figure
 from intent_platform.sequences import Split
@@ -27,21 +28,16 @@ table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;border-bo
 td:first-child,th:first-child{text-align:left}small{color:#666}img{max-width:100%}"""
 
 
-def write_report(
-    path: Path,
-    figures: list[Figure],
-    verdict: Verdict,
-    probability: dict[str, np.ndarray],
-    label: np.ndarray,
-    split: Split,
-) -> None:
-    """probability: by contender, on the test examples right after events; label: bought within the horizon."""
+def write_report(path: Path, evaluation: Evaluation, verdict: Verdict, split: Split) -> None:
+    figures, label = evaluation.figures, evaluation.will_buy
     title = "approved" if verdict.is_approved else "refused"
     days = f"trained on {split.train[0]} … {split.train[-1]}, tested on {split.test[0]} … {split.test[-1]}"
     body = [f"<h1>Candidate {title}</h1><p>{days}; {len(label):,} test examples, {label.mean():.2%} bought.</p>"]
     body.append("<ul>" + "".join(f"<li>{html.escape(each)}</li>" for each in verdict.reasons) + "</ul>")
     body += [_table(figures, name, words) for name, words in SLICES.items()]
-    body.append(f'<img alt="ROC, precision and recall, reliability, lift" src="{_plots(probability, label)}">')
+    body.append(
+        f'<img alt="ROC, precision and recall, reliability, lift" src="{_plots(evaluation.probability, label)}">'
+    )
     page = f"<!doctype html><meta charset=utf-8><title>Evaluation</title><style>{_STYLE}</style>{''.join(body)}"
     path.write_text(page, encoding="utf-8")
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from intent_platform.log import get_logger
 from intent_platform.model.examples import Examples
-from intent_platform.model.features import features
-from intent_platform.model.inputs import Catalogue, EventInputs, Packed, Windows, batches, pack, tile
+from intent_platform.model.features import features, squash
+from intent_platform.model.inputs import Inputs, Packed, Windows, batches, pack, tile
 from intent_platform.model.losses import (
     FULL_SOFTMAX_ITEMS,
     NEGATIVES,
@@ -24,7 +24,7 @@ from intent_platform.model.losses import (
     buy_loss,
     next_item_loss,
 )
-from intent_platform.model.network import BehaviourNetwork, Shape, pick_device, squash
+from intent_platform.model.network import BehaviourNetwork, Shape, pick_device
 from intent_platform.model.rows import Rows
 from intent_platform.settings import Settings
 
@@ -33,7 +33,6 @@ STEPS_PER_EPOCH = 100  # at least, in smaller batches down to SMALLEST_BATCH: a 
 SMALLEST_BATCH = 256
 LEARNING_RATE = 2e-3
 FINAL_RATE = 2e-4
-CATCH_UP_EPOCHS = 1
 WEIGHT_DECAY = 1e-2
 ID_DROPOUT = 0.15  # share of items that must do without their id in a step
 PATIENCE_EPOCHS = 2
@@ -46,12 +45,9 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Material:
+class Material(Inputs):
     """Everything that training reads, in memory."""
 
-    rows: Rows
-    events: EventInputs
-    catalogue: Catalogue
     train: Examples
     validation: Examples
     train_features: np.ndarray  # float32 (len(train), F)
@@ -67,17 +63,15 @@ class Progress:
     best_epoch: int = 0
 
 
-def make_material(
-    rows: Rows, events: EventInputs, catalogue: Catalogue, train: Examples, validation: Examples
-) -> Material:
+def make_material(inputs: Inputs, train: Examples, validation: Examples) -> Material:
     return Material(
-        rows=rows,
-        events=events,
-        catalogue=catalogue,
+        rows=inputs.rows,
+        events=inputs.events,
+        catalogue=inputs.catalogue,
         train=train,
         validation=validation,
-        train_features=features(rows, train.position, train.asked_at),
-        validation_features=features(rows, validation.position, validation.asked_at),
+        train_features=features(inputs.rows, train.position, train.asked_at),
+        validation_features=features(inputs.rows, validation.position, validation.asked_at),
     )
 
 
@@ -110,20 +104,6 @@ def train_network(material: Material, folder: Path, settings: Settings) -> Behav
     writer.close()
     network.load_state_dict(load_file(folder / "best.safetensors"))
     return network.eval()
-
-
-def catch_up(network: BehaviourNetwork, material: Material, settings: Settings) -> None:
-    """Read the validation examples too, once they have served: what sells today is best known from the newest days.
-
-    At the schedule's last learning rate, so the weights move little and what was fitted on validation stays fitting.
-    """
-    newest = replace(material, train=material.validation, train_features=material.validation_features)
-    optimizer = _optimizer(network)
-    windows = _windows(newest.rows, newest.train, settings)
-    for epoch in range(CATCH_UP_EPOCHS):
-        chance = np.random.default_rng((settings.seed, settings.max_epochs + epoch))
-        _one_epoch(network, optimizer, newest, windows, chance, lambda _: FINAL_RATE)
-    network.eval()
 
 
 def validation_losses(network: BehaviourNetwork, material: Material, settings: Settings) -> dict[str, float]:

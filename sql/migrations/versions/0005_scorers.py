@@ -1,4 +1,4 @@
-"""Runs ../0005_blend.sql."""
+"""Runs ../0005_scorers.sql."""
 
 from intent_platform.db.migrations import run_sql_beside
 
