@@ -12,7 +12,7 @@ export INTENT_BENCH_DATA ?= $(DATA)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-text bench-tuning fuzz-intake clean
+.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-text bench-tuning fuzz-intake clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ bench-intake: $(STAMP) ## the whole door at 1 M and 5 M events, beside Great Exp
 
 bench-accuracy: $(STAMP) ## next items on public logs beside popularity and neighbours; PROTOCOL=diginetica|beauty|office for one
 	$(BIN)/python benchmarks/next_item.py $(if $(PROTOCOL),--protocol $(PROTOCOL))
+
+bench-purchase: $(STAMP) ## purchases beside the truth of a synthetic shop, and on a real excerpt
+	$(BIN)/python benchmarks/purchase.py
 
 fuzz-intake: $(STAMP) ## the door's accounting over generated junk; FILES=10000 of them
 	FUZZ_FILES=$(or $(FILES),10000) $(BIN)/python -m pytest --timeout=0 tests/test_fuzz_intake.py $(ARGS)

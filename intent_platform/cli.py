@@ -186,6 +186,8 @@ def train(day: Day, force: Annotated[bool, typer.Option(help="Train although it 
     with _served() as settings:
         report = training.retrain(_day(day), settings, is_forced=force)
     print(f"{'Promoted' if report.is_promoted else 'Not promoted'}: {report.reason}")
+    if report.awaits_approval:
+        print(f'It awaits your approval: intent promote {report.release_id} --reason "…"')
     if report.report:
         print(f"The evaluation is in {report.report}.")
 

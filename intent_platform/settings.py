@@ -91,6 +91,9 @@ class Settings:
     training_every_days: int = 7
     """retrain_classifier trains again when the newest model is at least this old."""
 
+    require_approval: bool = False
+    """True: what the gate lets pass serves only after a person approved it, in Airflow or by `intent promote`."""
+
     policy: str = ""
     """The gate's policy file (TOML); empty: the package's own, intent_platform/model/policy.toml."""
 
@@ -177,9 +180,14 @@ class Settings:
         return cls(**given)
 
 
+_BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
 def _parse(name: str, text: str, kind: object) -> object:
     try:
+        if kind is bool:
+            return _BOOLEANS[text.lower()]
         return kind(text) if callable(kind) else text
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         expected = getattr(kind, "__name__", str(kind))
         raise SettingInvalid(f"INTENT_{name.upper()} is {text!r}; give a value of type {expected}.") from error

@@ -59,6 +59,7 @@ class TrainingReport:
     day: date
     is_promoted: bool
     reason: str  # a sentence: why it was promoted, refused, or not trained at all
+    awaits_approval: bool = False  # the gate let it pass; release_id can be promoted by a person
     release_id: str | None = None
     model_digest: str | None = None
     report: str | None = None  # path of the HTML report
@@ -142,7 +143,7 @@ def _too_few_labels(snapshot: Snapshot, split: sequences.Split, day: date, setti
         return f"too_few_mature_days: {mature} (training, validation and test need days of their own)"
     from intent_platform.model.candidate import count_labels  # torch, only where something is trained
 
-    labels = count_labels(_training_input(snapshot, split, day, settings), settings)
+    labels = count_labels(training_input(snapshot, split, day, settings), settings)
     return None if labels >= settings.min_labels else f"too_few_mature_labels: {labels} of {settings.min_labels}"
 
 
@@ -157,7 +158,7 @@ def _bootstrap(day: date, reason: str, settings: Settings, now: datetime) -> Tra
     )
 
 
-def _training_input(snapshot: Snapshot, split: sequences.Split, day: date, settings: Settings) -> Any:
+def training_input(snapshot: Snapshot, split: sequences.Split, day: date, settings: Settings) -> Any:
     from intent_platform.model.candidate import TrainingInput
 
     reach = replace(settings, history_days=max(settings.history_days, settings.training_days))
@@ -253,30 +254,32 @@ def _settle(
         )
         add_evaluation(connection, settings, digest, outcome["figures"])
         add_decision(connection, settings, digest, _word(verdict), verdict["reasons"], "gate", now)
-    promoted = _promote_if_approved(model, verdict, day, settings, now)
+    release_id = _release_if_approved(model, verdict, day, settings, now)
+    is_promoted = release_id is not None and not settings.require_approval
+    if release_id is not None and is_promoted:
+        promote(settings, release_id, reason=" ".join(verdict["reasons"]), decided_by="gate", clock=now)
+        remove_old_releases(settings, now=now)
     shutil.rmtree(folder)
     return TrainingReport(
         day=day,
-        is_promoted=promoted is not None,
+        is_promoted=is_promoted,
         reason=" ".join(verdict["reasons"]),
-        release_id=promoted,
+        awaits_approval=release_id is not None and not is_promoted,
+        release_id=release_id,
         model_digest=digest,
         report=str(report),
     )
 
 
-def _promote_if_approved(
+def _release_if_approved(
     model: Model, verdict: dict[str, Any], day: date, settings: Settings, now: datetime
 ) -> str | None:
+    """The candidate with an index over today's items, registered; None where the gate refused it."""
     if not verdict["is_approved"]:
         log.info("candidate_refused", model=model.digest)
         ensure_release(settings, day, now=now)
         return None
-    manifest = publish_index(settings, model, day, now=now)
-    reason = " ".join(verdict["reasons"])
-    promotion = promote(settings, manifest.release_id, reason=reason, decided_by="gate", clock=now)
-    remove_old_releases(settings, now=now)
-    return promotion.release_id
+    return publish_index(settings, model, day, now=now).release_id
 
 
 def _word(verdict: dict[str, Any]) -> str:
@@ -301,7 +304,7 @@ def main(arguments: list[str] | None = None) -> None:
     snapshot = lake.snapshot()
     days = find_days(snapshot.partitions("sequences"), asked.day, settings)
     split = sequences.split_by_time(days, settings.horizon_hours)
-    given = _training_input(snapshot, split, asked.day, settings)
+    given = training_input(snapshot, split, asked.day, settings)
     make_candidate(replace(given, champion=asked.champion, root=lake.path("")), asked.folder, settings)
 
 

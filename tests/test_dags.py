@@ -117,6 +117,20 @@ def test_every_field_of_a_form_says_what_it_is(dag):
         assert {"title", "type"} <= set(field.schema), name
 
 
+def test_with_approval_a_person_stands_between_the_gate_and_the_promotion(monkeypatch):
+    monkeypatch.setenv("INTENT_REQUIRE_APPROVAL", "1")
+    bag = DagBag(str(DAGS / "retrain_classifier.py"))
+    assert bag.import_errors == {}
+    dag = bag.dags["retrain_classifier"]
+    assert {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks} == {
+        "retrain": [],
+        "describe": ["retrain"],
+        "approve": ["describe"],
+        "settle": ["approve", "retrain"],
+    }
+    assert [task.task_id for task in dag.tasks if task.outlets] == ["settle"]
+
+
 def test_training_waits_for_the_pool_of_the_gpu(dags):
     assert [task.pool for task in dags["retrain_classifier"].tasks] == ["gpu"]
 

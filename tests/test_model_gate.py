@@ -185,3 +185,13 @@ def test_a_policy_that_does_not_fit_says_where(tmp_path, old, new, message):
 def test_a_policy_that_is_not_there_says_so():
     with pytest.raises(SettingInvalid, match="unset INTENT_POLICY"):
         load_policy(Settings(policy="no-such-policy.toml"))
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("1", True), ("TRUE", True), ("no", False), ("0", False)])
+def test_approval_is_asked_for_by_a_plain_word(text, wanted):
+    assert Settings.from_env({"INTENT_REQUIRE_APPROVAL": text}).require_approval is wanted
+
+
+def test_a_word_that_is_neither_yes_nor_no_is_named():
+    with pytest.raises(SettingInvalid, match="INTENT_REQUIRE_APPROVAL is 'maybe'; give a value of type bool"):
+        Settings.from_env({"INTENT_REQUIRE_APPROVAL": "maybe"})

@@ -3,14 +3,14 @@
 import shutil
 import time
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from model_shop import NOON, catalogue, history, publish
 
-from intent_platform import db, training
+from intent_platform import approval, db, training
 from intent_platform.errors import NotEnoughData, ReleaseInvalid
 from intent_platform.index import item_index, registry, release
 from intent_platform.lake import Lake
@@ -100,6 +100,22 @@ def test_going_back_to_a_release_whose_parts_are_gone_changes_nothing(shop):
     with pytest.raises(ReleaseInvalid, match="is missing"):
         training.rollback(shop, reason="", decided_by="test", clock=NOON)
     assert training.current_promotion(shop).promotion_number == 2
+
+
+def test_a_person_approves_or_refuses_and_is_named(shop):
+    first = training.ensure_release(shop, DAY)
+    publish(shop, items=catalogue().slice(0, 12))
+    second = training.rebuild_index(shop, now=NOON)
+    shown = approval.question(shop, first.release_id)
+    assert "- Bootstrap: no_model_trained_yet." in shown
+    assert approval.answer(shop, first.release_id, is_approved=True, decided_by="operator", clock=NOON) is not None
+    assert training.current_promotion(shop).release_id == first.release_id
+    later = NOON + timedelta(days=300)
+    assert approval.answer(shop, second.release_id, is_approved=False, decided_by="operator", clock=later) is None
+    assert training.current_promotion(shop).release_id == first.release_id
+    assert rows_of(
+        shop, "SELECT verdict, reasons, decided_by FROM registry.decision ORDER BY decided_at DESC LIMIT 1"
+    ) == [("refused", ["Refused by operator."], "operator")]
 
 
 def test_a_release_of_an_unapproved_model_cannot_be_registered(shop):

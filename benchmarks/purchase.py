@@ -1,0 +1,239 @@
+"""make bench-purchase: purchase within the horizon on a synthetic shop of known truth, and on a real excerpt.
+
+synthetic: the shop's files go through the product's door, sequences and training; its test prefixes are compared, row
+by row, with the posterior, the best that anybody who sees the events can know. rees46: purchase in the session from the
+events before its first cart or purchase, five folds by session; three hours of a real shop with few buyers.
+Prints tables; writes var/bench/purchase-<data>.json.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from result import write_result
+
+from intent_platform import daily, db, keys, sequences, training
+from intent_platform.lake import Lake
+from intent_platform.model.calibration import fit_calibration
+from intent_platform.model.candidate import fit
+from intent_platform.model.contest import evaluate, raw_probabilities
+from intent_platform.model.examples import Examples
+from intent_platform.model.inputs import Inputs, catalogue_of, category_codes, positions_of, read_events
+from intent_platform.model.lexical import fit_lexical
+from intent_platform.model.logistic import fit_logistic
+from intent_platform.model.metrics import difference, purchase_metrics
+from intent_platform.model.opponents import fit_trees
+from intent_platform.model.rows import Rows
+from intent_platform.model.text import TextTower, find_encoder, item_text
+from intent_platform.model.train import make_material, train_network
+from intent_platform.settings import Settings
+from intent_platform.synthetic import write_shop
+
+FOLDS = 5
+FIRST_DAY = date(2026, 8, 1)
+KEYS = {"roc_auc": "auc", "pr_auc": "pr_auc", "log_loss": "log_loss", "calibration_error": "calibration_error"}
+
+
+def synthetic(users: int, days: int, epochs: int) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)  # the embedded Postgres may run as another account
+        settings = Settings(
+            home=folder / "home",
+            postgres_home=str(folder / "postgres"),
+            events_path=str(folder / "shop" / "events" / "{day}.csv"),
+            max_epochs=epochs,
+        )
+        write_shop(folder / "shop", first_day=FIRST_DAY, days=days, users=users, seed=7)
+        keys.create_missing_keys(settings)
+        with db.serve(settings) as served:
+            _measure(served, folder, days, users, epochs)
+
+
+def _measure(settings: Settings, folder: Path, days: int, users: int, epochs: int) -> None:
+    db.migrate(settings)
+    last = FIRST_DAY + timedelta(days=days - 1)
+    daily.load_catalogue(settings, source="native_catalogue", path=str(folder / "shop" / "catalogue.csv"))
+    for number in range(days):
+        daily.validate_events(FIRST_DAY + timedelta(days=number), settings, max_rejected_ratio=0.2)
+    daily.build_sequences(last, settings)
+    snapshot = Lake(settings.lake_root, settings.shop).snapshot()
+    split = sequences.split_by_time([FIRST_DAY + timedelta(days=each) for each in range(days)], settings.horizon_hours)
+    given = training.training_input(snapshot, split, last, settings)
+    began = time.monotonic()
+    contenders, examples = fit(given, folder / "candidate", settings)
+    trained = time.monotonic() - began
+    evaluation = evaluate(contenders, examples["test"], split, None, "", settings)
+    test = examples["test"].take(np.flatnonzero(~examples["test"].is_day_end))
+    event_ids = contenders.material.rows.table["event_id"].combine_chunks().take(pa.array(test.position))
+    posterior = _posterior(folder / "shop" / "truth", split.test, event_ids)
+    known = np.isfinite(posterior)
+    label, user = test.will_buy[known], test.user[known]
+    probability = {name: each[known] for name, each in evaluation.probability.items()} | {"posterior": posterior[known]}
+    metrics = {name: purchase_metrics(each, label) for name, each in probability.items()}
+    everyone = np.ones(len(label))
+    figures = {
+        name: {KEYS[key]: metric(everyone) for key, metric in each.items()} | {"prefixes": len(label)}
+        for name, each in metrics.items()
+    }
+    _show(figures)
+    ahead = difference(metrics["network"]["roc_auc"], metrics["boosted_trees"]["roc_auc"], user, settings.seed)
+    way = (figures["network"]["auc"] - 0.5) / (figures["posterior"]["auc"] - 0.5)
+    print(f"network − boosted trees, AUC: {ahead[0]:+.4f} (95 % {ahead[1]:+.4f} … {ahead[2]:+.4f})")
+    print(
+        f"way from 0.5 to the posterior's AUC: {way:.4f}; {trained:.0f} s of training; {known.mean():.2%} of rows known"
+    )
+    extra = {"way_to_posterior": way, "ahead_of_trees": ahead[0], "ahead_low": ahead[1], "training_s": trained}
+    write_result(
+        "purchase-synthetic",
+        figures["network"] | extra,
+        {"posterior": figures["posterior"], "boosted_trees": figures["boosted_trees"],
+         "logistic": figures["logistic_regression"]},
+        sorted((folder / "shop" / "events").iterdir()),
+        f"python benchmarks/purchase.py synthetic --users {users} --days {days} --epochs {epochs}",
+    )  # fmt: skip
+
+
+def _posterior(truth: Path, days: tuple[date, ...], event_ids: pa.Array) -> np.ndarray:
+    """float64, NaN where the shop's maker does not know the row."""
+    table = pa.concat_tables(
+        [pq.read_table(truth / f"{day}.parquet", columns=["event_id", "posterior"]) for day in days]
+    )
+    place = pc.index_in(event_ids.cast(pa.large_string()), value_set=table["event_id"].combine_chunks())
+    return table["posterior"].combine_chunks().take(place).to_numpy(zero_copy_only=False)
+
+
+def rees46(path: Path, epochs: int) -> None:
+    """Each fold's sessions are asked once, at their newest event before a cart or purchase."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)
+        settings = Settings(
+            home=folder / "home", postgres_home=str(folder / "postgres"), max_epochs=epochs, encoder="none"
+        )
+        keys.create_missing_keys(settings)
+        with db.serve(settings) as served:
+            db.migrate(served)
+            day = date.fromisoformat(path.stem)
+            daily.validate_events(day, served, source="rees46", path=str(path))
+            daily.build_sequences(day, served)
+            snapshot = Lake(served.lake_root, served.shop).snapshot()
+            table, items = sequences.read_history(snapshot, day, served), snapshot.read("items").sort_by("item_id")
+        _cross_validate(table, items, path, folder, settings)
+
+
+def _cross_validate(table: pa.Table, items: pa.Table, path: Path, folder: Path, settings: Settings) -> None:
+    inputs = _inputs(table, items)
+    prefixes, session = _prefixes(inputs)
+    is_asked = np.append(session[1:] != session[:-1], True)
+    fold = np.random.default_rng(settings.seed).permutation(session.max() + 1)[session] % FOLDS
+    predicted = {name: np.full(len(prefixes), np.nan) for name in ("network", "boosted_trees", "logistic")}
+    for number in range(FOLDS):
+        held = (number + 1) % FOLDS  # for stopping and calibration
+        train, validation = (
+            prefixes.take(np.flatnonzero((fold != number) & (fold != held))),
+            prefixes.take(np.flatnonzero(fold == held)),
+        )
+        asked = np.flatnonzero((fold == number) & is_asked)
+        material = make_material(inputs, train, validation)
+        network = train_network(material, folder / f"fold-{number}", settings)
+        trees = fit_trees(material.train_features, train, material.validation_features, validation, settings)
+        logistic = fit_logistic(material.train_features, train)
+        vectors = network.item_vectors(items, inputs.catalogue.text_vectors)
+        raw = {
+            part: raw_probabilities(network, trees, logistic, material, vectors, examples)
+            for part, examples in (("held", validation), ("asked", prefixes.take(asked)))
+        }
+        for name, peer in (
+            ("network", "network"),
+            ("boosted_trees", "boosted_trees"),
+            ("logistic", "logistic_regression"),
+        ):
+            curve = fit_calibration(raw["held"][peer], validation.will_buy, validation.user)
+            predicted[name][asked] = curve.apply(raw["asked"][peer])
+    label, user = prefixes.will_buy[is_asked], prefixes.user[is_asked]
+    metrics = {name: purchase_metrics(each[is_asked], label) for name, each in predicted.items()}
+    everyone = np.ones(len(label))
+    figures = {
+        name: {KEYS[key]: metric(everyone) for key, metric in each.items()} | {"prefixes": len(label)}
+        for name, each in metrics.items()
+    }
+    _show(figures)
+    ahead = difference(metrics["network"]["roc_auc"], metrics["boosted_trees"]["roc_auc"], user, settings.seed)
+    print(
+        f"{label.sum()} buyers; network − boosted trees, AUC: {ahead[0]:+.4f} (95 % {ahead[1]:+.4f} … {ahead[2]:+.4f})"
+    )
+    write_result(
+        "purchase-rees46",
+        figures["network"] | {"ahead_of_trees": ahead[0], "ahead_low": ahead[1], "ahead_high": ahead[2]},
+        {name: figures[name] for name in ("boosted_trees", "logistic")},
+        [path],
+        f"python benchmarks/purchase.py rees46 --epochs {settings.max_epochs}",
+    )
+
+
+def _inputs(table: pa.Table, items: pa.Table) -> Inputs:
+    columns = (items[name].to_pylist() for name in ("title", "category", "brand"))
+    texts = [item_text(*each) for each in zip(*columns, strict=True)]
+    text = TextTower(encoder=find_encoder(Settings(encoder="none")), lexical=fit_lexical(sorted(set(texts))))
+    rows = Rows.of(table)
+    item = positions_of(items["item_id"].combine_chunks(), rows)
+    events = read_events(rows, item, category_codes(items["category"].to_pylist()), text)
+    return Inputs(rows=rows, events=events, catalogue=catalogue_of(items, text.vectors(texts)))
+
+
+def _prefixes(inputs: Inputs) -> tuple[Examples, np.ndarray]:
+    """Every event before its session's first cart or purchase, and the number of its session, in order of rows."""
+    rows, item = inputs.rows, inputs.events.item
+    is_start = np.ones(len(rows), bool)
+    is_start[1:] = (rows.user[1:] != rows.user[:-1]) | (rows.session_at[1:] != rows.session_at[:-1])
+    session = np.cumsum(is_start) - 1
+    is_late = np.cumsum(rows.is_type("add_to_cart", "purchase"))
+    before = is_late == (is_late - rows.is_type("add_to_cart", "purchase"))[np.flatnonzero(is_start)][session]
+    bought = np.zeros(session[-1] + 1, bool)
+    bought[session[rows.is_type("purchase")]] = True
+    position = np.flatnonzero(before)
+    following = np.minimum(position + 1, len(rows) - 1)
+    has_next = (following > position) & (session[following] == session[position]) & (item[following] != item[position])
+    examples = Examples(
+        position=position,
+        asked_at=rows.at[position],
+        will_buy=bought[session[position]],
+        next_item=np.where(has_next, item[following], -1),
+        is_day_end=np.zeros(len(position), bool),
+        user=rows.user[position],
+    )
+    return examples, np.unique(session[position], return_inverse=True)[1]
+
+
+def _show(figures: dict[str, dict[str, float]]) -> None:
+    for name, each in figures.items():
+        print(f"{name:22}" + "".join(f"{key:>20} {value:.4f}" for key, value in each.items()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", choices=("synthetic", "rees46"), nargs="*", default=["synthetic", "rees46"])
+    parser.add_argument("--users", type=int, default=16_000)
+    parser.add_argument("--days", type=int, default=14)
+    parser.add_argument("--epochs", type=int, default=8)
+    given = parser.parse_args()
+    if "synthetic" in given.data:
+        synthetic(given.users, given.days, given.epochs)
+    if "rees46" in given.data:
+        path = Path(os.environ.get("INTENT_BENCH_DATA", "../shared/data")) / "rees46" / "2019-10-01.csv"
+        if not path.exists():
+            sys.exit(f"{path} is not there; set INTENT_BENCH_DATA.")
+        rees46(path, given.epochs)
+
+
+if __name__ == "__main__":
+    main()
