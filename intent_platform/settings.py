@@ -92,7 +92,7 @@ class Settings:
     """retrain_classifier trains again when the newest model is at least this old."""
 
     require_approval: bool = False
-    """True: what the gate lets pass serves only after a person approved it, in Airflow or by `intent promote`."""
+    """1: what the gate lets pass serves only after a person approved it, in Airflow or by `intent promote`."""
 
     policy: str = ""
     """The gate's policy file (TOML); empty: the package's own, intent_platform/model/policy.toml."""

@@ -118,7 +118,7 @@ def test_a_candidate_with_a_broken_calibration_is_refused_for_it():
     policy = replace(POLICY, purchase={"roc_auc": 0.0})
     (found,) = objections(contest(network=raised), policy)
     assert found.startswith("calibration_error: network 0.0")
-    assert "allowed 0.0500" in found
+    assert found.endswith("; allowed 0.0500).")
 
 
 def test_a_candidate_that_is_worse_for_one_kind_of_shopper_is_refused_for_that_slice():

@@ -68,7 +68,7 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(settings
     assert (again.is_promoted, "training is due every" in again.reason) == (False, True)
     assert training.rebuild_index(settings).is_new is False
 
-    challenger = training.retrain(LAST, replace(settings, seed=8), is_forced=True)
+    challenger = training.retrain(LAST, replace(settings, seed=8, max_epochs=1), is_forced=True)
     assert challenger.model_digest != report.model_digest
     assert "champion by" in challenger.reason  # the model that serves was asked on the same test days
     with db.connect(settings) as connection:

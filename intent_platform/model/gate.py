@@ -5,7 +5,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from intent_platform.model.metrics import Metric, difference
+from intent_platform.model.metrics import Metric, difference, figures
 from intent_platform.model.policy import Policy
 
 PurchaseScorer = Literal["network", "boosted_trees", "logistic_regression"]
@@ -148,10 +148,13 @@ def _is_not_behind_the_champion(hearing: _Hearing, purchase: str, items: str) ->
 
 def _keeps_the_bounds(hearing: _Hearing, scorer: str) -> None:
     contest, policy = hearing.contest, hearing.policy
-    everyone = np.ones(len(contest.purchase))
-    error = contest.purchase.metrics[scorer]["calibration_error"](everyone)
-    sentence = f"calibration_error: {scorer} {error:.4f} (allowed {policy.max_calibration_error:.4f})."
-    (hearing.findings if error <= policy.max_calibration_error else hearing.objections).append(sentence)
+    metrics, users = contest.purchase.metrics, contest.purchase.users
+    (error,) = figures(scorer, "all", {"calibration_error": metrics[scorer]["calibration_error"]}, users, contest.seed)
+    sentence = (
+        f"calibration_error: {scorer} {error.value:.4f} (95 % {error.low:.4f} … {error.high:.4f}; "
+        f"allowed {policy.max_calibration_error:.4f})."
+    )
+    (hearing.findings if error.low <= policy.max_calibration_error else hearing.objections).append(sentence)
     if contest.ms is not None:
         sentence = f"latency: {contest.ms:.1f} ms for one shopper (allowed {policy.max_ms:.1f})."
         (hearing.findings if contest.ms <= policy.max_ms else hearing.objections).append(sentence)

@@ -32,6 +32,7 @@ from intent_platform.model.neighbours import (
 )
 
 NEAR_BY_TEXT = 20
+DECAY_PREFIXES = 2_000  # the decays are tried one by one, and differ by far more than the sampling error of so many
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +54,8 @@ def fit_next_items(inputs: Inputs, asked: Asked, days: tuple[date, date]) -> Ble
     """days: the first and last whose sessions will be the neighbours once the blend serves."""
     sessions = sessions_of(inputs.rows, inputs.events.item, asked.known_until)
     prefixes = prefixes_at(inputs.rows, inputs.events.item, asked.position)
-    decays = fit_decays(sessions, len(asked.vectors), prefixes, asked.next_item)
+    few = min(DECAY_PREFIXES, len(asked))
+    decays = fit_decays(sessions, len(asked.vectors), prefixes.slice(0, few), asked.next_item[:few])
     shop = _shop(sessions, decays, prefixes, inputs.catalogue, asked)
     batches = list(_candidates(shop, prefixes, asked))
     ends = np.cumsum([len(each.item) for each in batches])[:-1]
