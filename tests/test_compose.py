@@ -1,6 +1,8 @@
 """docker-compose.yml, as far as one can tell without a Docker engine."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,12 @@ LONG_RUNNING = {"api-server", "scheduler", "scheduler-gpu", "dag-processor", "tr
 @pytest.fixture(scope="module")
 def compose():
     return YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+
+
+def test_the_file_is_a_compose_file_by_the_specifications_own_schema():
+    command = ["check_jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_service_that_stays_up_is_watched_and_starts_after_the_set_up(compose):
