@@ -252,7 +252,7 @@ def _settle(
             report=str(report),
             now=now,
         )
-        add_evaluation(connection, settings, digest, outcome["figures"])
+        add_evaluation(connection, settings, digest, outcome["figures"], outcome["calibration"])
         add_decision(connection, settings, digest, _word(verdict), verdict["reasons"], "gate", now)
     release_id = _release_if_approved(model, verdict, day, settings, now)
     is_promoted = release_id is not None and not settings.require_approval

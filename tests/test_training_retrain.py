@@ -1,8 +1,12 @@
 """retrain from a shop's files to a promoted release, in its child process, against the synthetic shop's own truth."""
 
+import csv
+import io
+import shutil
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,13 +16,17 @@ from sklearn.metrics import roc_auc_score
 
 from intent_platform import daily, db, keys, sequences, training
 from intent_platform.lake import Lake
+from intent_platform.model.behaviour import load_model
+from intent_platform.model.inputs import KnownItems
 from intent_platform.model.rows import Rows
 from intent_platform.scoring import score
+from intent_platform.synthetic.contract import COLUMNS as NATIVE_COLUMNS
 from intent_platform.synthetic.shop import write_shop
 
 FIRST = date(2026, 8, 1)
 DAYS = 11
 LAST = FIRST + timedelta(days=DAYS - 1)
+SEARCH, SHOES = "新款运动鞋", "sports.shoes.trainers"
 
 
 def metric(settings, contender: str, name: str) -> float:
@@ -29,20 +37,26 @@ def metric(settings, contender: str, name: str) -> float:
         return connection.execute(statement, {"contender": contender, "name": name}).scalar_one()
 
 
+@pytest.fixture(scope="module")
+def shop(module_settings, tmp_path_factory):
+    """Settings of a small synthetic shop after its first training, the training's report, and the shop's folder."""
+    out = tmp_path_factory.mktemp("retrain") / "shop"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTENT_PSEUDONYM_KEY", "07" * 32)  # a key orders the users, and so the batches
+        write_shop(out, first_day=FIRST, days=DAYS, users=600, seed=7)
+        events = str(out / "events" / "{day}.csv")
+        settings = replace(module_settings, events_path=events, max_epochs=4, min_labels=30, threads=2)
+        keys.create_missing_keys(settings)
+        daily.load_catalogue(settings, source="native_catalogue", path=str(out / "catalogue.csv"))
+        for number in range(DAYS):
+            daily.validate_events(FIRST + timedelta(days=number), settings, max_rejected_ratio=0.2)
+        daily.build_sequences(LAST, settings)
+        yield settings, training.retrain(LAST, settings), out
+
+
 @pytest.mark.timeout(400)
-def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(settings, tmp_path, monkeypatch):
-    monkeypatch.setenv("INTENT_PSEUDONYM_KEY", "07" * 32)  # a key orders the users, and so the batches
-    out = tmp_path / "shop"
-    write_shop(out, first_day=FIRST, days=DAYS, users=600, seed=7)
-    settings = replace(settings, events_path=str(out / "events" / "{day}.csv"), max_epochs=4, min_labels=30, threads=2)
-    keys.create_missing_keys(settings)
-    daily.load_catalogue(settings, source="native_catalogue", path=str(out / "catalogue.csv"))
-    for number in range(DAYS):
-        daily.validate_events(FIRST + timedelta(days=number), settings, max_rejected_ratio=0.2)
-    daily.build_sequences(LAST, settings)
-
-    report = training.retrain(LAST, settings)
-
+def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(shop):
+    settings, report, out = shop
     assert report.model_digest is not None, report.reason
     assert len(list((settings.home / "reports").glob("evaluation-*.html"))) == 1
     days = [FIRST + timedelta(days=number) for number in range(DAYS)]
@@ -56,8 +70,8 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(settings
     )
     best = max(metric(settings, name, "roc_auc") for name in ("network", "boosted_trees"))
     assert 0.6 < best < ceiling + 0.04  # above: it has seen the label
-    # With few events the network may be no better than popularity, and then popularity ships (test_model_training);
-    # the floor here is guessing, which finds 20 of 600 items.
+    # With few events the network may be no better than popularity, and then popularity ships (test_model_gate); the
+    # floor here is guessing, which finds 20 of 600 items.
     assert metric(settings, "network", "recall_at_20") > 2 * 20 / 600
     release, promotion = training.current_release(settings)
     assert promotion.release_id == report.release_id
@@ -68,13 +82,84 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(settings
     assert (again.is_promoted, "training is due every" in again.reason) == (False, True)
     assert training.rebuild_index(settings).is_new is False
 
-    challenger = training.retrain(LAST, replace(settings, seed=8, max_epochs=1), is_forced=True)
+
+@pytest.mark.timeout(400)
+def test_what_was_bought_after_a_search_is_likelier_after_the_next_training_and_the_champion_was_asked(
+    shop, tmp_path, monkeypatch
+):
+    """The loop closes: 新款运动鞋 is searched, one pair is bought, and the next model knows."""
+    monkeypatch.setenv("INTENT_PSEUDONYM_KEY", "07" * 32)
+    settings, report, out = shop
+    pairs = [each for each in catalogue_rows(out) if each["category"] == SHOES]
+    before = next_item_shares(settings, report.model_digest, SEARCH, [each["item_id"] for each in pairs])
+    bought = min(before, key=before.__getitem__)
+    (pair,) = (each for each in pairs if each["item_id"] == bought)
+    for number in range(4):
+        day = FIRST + timedelta(days=number)
+        folder = tmp_path / str(day)
+        folder.mkdir()
+        shutil.copy(out / "events" / f"{day}.csv", folder / "a.csv")
+        (folder / "b.csv").write_text(searches_that_end_in(pair, day), encoding="utf-8")
+        daily.validate_events(day, settings, path=str(folder), max_rejected_ratio=0.2)
+    daily.build_sequences(LAST, settings)
+
+    challenger = training.retrain(LAST, settings, is_forced=True)
+
+    after = next_item_shares(settings, challenger.model_digest, SEARCH, list(before))
+    print(
+        *(f"{pair['title']:40} {before[pair['item_id']]:.3f} {after[pair['item_id']]:.3f}" for pair in pairs), sep="\n"
+    )
+    assert after[bought] > 3 * before[bought]
+    assert max(after, key=after.__getitem__) == bought
+
     assert challenger.model_digest != report.model_digest
-    assert "champion by" in challenger.reason  # the model that serves was asked on the same test days
+    assert "champion by" in challenger.reason  # the model that served was asked on the same test days
     with db.connect(settings) as connection:
         statement = sa.text("SELECT DISTINCT slice FROM registry.evaluation WHERE contender = 'champion'")
         slices = set(connection.execute(statement).scalars())
+        calibration = "SELECT contender, count(*) FROM registry.calibration GROUP BY contender"
+        bins = dict(map(tuple, connection.execute(sa.text(calibration))))
     assert {"all", "day_end", "returning"} <= slices
+    assert bins == {"network": 30, "boosted_trees": 30, "logistic_regression": 30, "champion": 15}
+
+
+def catalogue_rows(out) -> list[dict]:
+    with (out / "catalogue.csv").open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def searches_that_end_in(pair: dict, day: date) -> str:
+    """A file of shoppers who each search, look at the pair and buy it."""
+    steps = []
+    for number in range(60):
+        begun = datetime(day.year, day.month, day.day, 8, tzinfo=UTC) + timedelta(minutes=number)
+        of_item = {name: pair[name] for name in ("item_id", "category", "price", "currency")}
+        for minute, event_type, more in (
+            (0, "search", {"query_text": SEARCH}),
+            (1, "view", of_item),
+            (3, "purchase", of_item | {"quantity": 1, "order_id": f"order-{day}-{number}"}),
+        ):
+            occurred_at = (begun + timedelta(minutes=minute)).isoformat()
+            who = {"event_id": f"loop-{day}-{number}-{minute}", "user_id": f"loop-{day}-{number}"}
+            steps.append(who | {"event_type": event_type, "occurred_at": occurred_at} | more)
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, NATIVE_COLUMNS)
+    writer.writeheader()
+    writer.writerows(steps)
+    return stream.getvalue()
+
+
+def next_item_shares(settings, digest: str, query: str, candidates: list[str]) -> dict[str, float]:
+    """What a newcomer who only searched looks at next, by a model's network: shares among the candidates."""
+    lake = Lake(settings.lake_root, settings.shop)
+    model, items = load_model(lake.path(""), digest, settings), lake.snapshot().read("items").sort_by("item_id")
+    vectors = model.item_vectors(items, model.text.vectors(model.item_texts(items)))
+    known = KnownItems(vectors=vectors, category=np.full(len(vectors), -1))
+    state = model.hidden(Rows.of(history((0.1, "search", query))), np.array([0]), np.array([-1]), known)
+    place = {item_id: position for position, item_id in enumerate(items["item_id"].to_pylist())}
+    logits = model.network.user_vectors(state)[0] @ vectors[[place[each] for each in candidates]].T
+    odds = np.exp(logits - logits.max())
+    return dict(zip(candidates, (odds / odds.sum()).tolist(), strict=True))
 
 
 def assert_scores_are_sane(release, rows, settings):

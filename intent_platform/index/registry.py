@@ -211,11 +211,16 @@ def add_decision(
 
 
 def add_evaluation(
-    connection: sa.Connection, settings: Settings, model_digest: str, figures: Sequence[Mapping[str, object]]
+    connection: sa.Connection,
+    settings: Settings,
+    model_digest: str,
+    figures: Sequence[Mapping[str, object]],
+    calibration: Sequence[Mapping[str, object]],
 ) -> None:
-    """Store metrics.Figure rows, as dictionaries."""
-    rows = [{"shop": settings.shop, "model_digest": model_digest, **each} for each in figures]
-    db.execute_many(connection, "add_evaluation", rows)
+    """Store rows of metrics.Figure and metrics.Bin, as dictionaries."""
+    model = {"shop": settings.shop, "model_digest": model_digest}
+    db.execute_many(connection, "add_evaluation", [{**model, **each} for each in figures])
+    db.execute_many(connection, "add_calibration", [{**model, **each} for each in calibration])
 
 
 def _add_index(

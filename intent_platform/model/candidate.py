@@ -23,6 +23,7 @@ from intent_platform.model.gate import Verdict, judge
 from intent_platform.model.inputs import Inputs, catalogue_of, category_codes, positions_of, read_events
 from intent_platform.model.lexical import fit_lexical
 from intent_platform.model.logistic import fit_logistic
+from intent_platform.model.metrics import reliability
 from intent_platform.model.network import BehaviourNetwork
 from intent_platform.model.opponents import fit_trees
 from intent_platform.model.policy import load_policy
@@ -172,6 +173,11 @@ def _write_outcome(
     outcome = {
         "verdict": asdict(verdict),
         "figures": [asdict(each) for each in evaluation.figures],
+        "calibration": [
+            asdict(each)
+            for name, probability in evaluation.probability.items()
+            for each in reliability(name, probability, evaluation.will_buy)
+        ],
         "examples": {part: len(each) for part, each in examples.items()},
         "trained_from": _iso(split.train[0]),
         "tested_until": _iso(split.test[-1]),

@@ -27,6 +27,33 @@ class Figure:
     examples: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bin:
+    """One row of registry.calibration."""
+
+    contender: str
+    bin: int
+    predicted: float
+    bought: float
+    examples: int
+
+
+def reliability(contender: str, probability: np.ndarray, label: np.ndarray) -> list[Bin]:
+    """Examples in order of probability, cut into BINS parts of about equal size."""
+    parts = np.array_split(np.argsort(probability, kind="stable"), BINS)
+    return [
+        Bin(
+            contender=contender,
+            bin=number,
+            predicted=float(probability[part].mean()),
+            bought=float(label[part].mean()),
+            examples=len(part),
+        )
+        for number, part in enumerate(parts, start=1)
+        if len(part)
+    ]
+
+
 def purchase_metrics(probability: np.ndarray, label: np.ndarray) -> dict[str, Metric]:
     losses = log_loss(probability, label)
     order = np.argsort(-probability, kind="stable")

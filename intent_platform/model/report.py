@@ -10,7 +10,7 @@ import numpy as np
 
 from intent_platform.model.contest import Evaluation
 from intent_platform.model.gate import Verdict
-from intent_platform.model.metrics import Figure
+from intent_platform.model.metrics import Figure, reliability
 from intent_platform.sequences import Split
 
 METRICS = {
@@ -95,6 +95,6 @@ def _curves(axes: Any, name: str, probability: np.ndarray, label: np.ndarray) ->
     thin = np.unique(np.linspace(0, len(ranked) - 1, 400).astype(int))
     axes[0].plot(((shown - hit) / max((~label).sum(), 1))[thin], (hit / max(hit[-1], 1))[thin], label=name)
     axes[1].plot((hit / max(hit[-1], 1))[thin], (hit / shown)[thin], label=name)
-    parts = [part for part in np.array_split(np.argsort(probability, kind="stable"), 15) if len(part)]
-    axes[2].plot([probability[p].mean() for p in parts], [label[p].mean() for p in parts], "o-", label=name, ms=4)
+    bins = reliability(name, probability, label)
+    axes[2].plot([each.predicted for each in bins], [each.bought for each in bins], "o-", label=name, ms=4)
     axes[3].plot((shown / len(ranked))[thin], (hit / shown / max(label.mean(), 1e-9))[thin], label=name)
