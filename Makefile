@@ -12,7 +12,7 @@ export INTENT_BENCH_DATA ?= $(DATA)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-text bench-tuning fuzz-intake clean
+.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-text bench-tuning fuzz-intake tensorboard clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ bench-accuracy: $(STAMP) ## next items on public logs beside popularity and neig
 
 bench-purchase: $(STAMP) ## purchases beside the truth of a synthetic shop, and on a real excerpt
 	$(BIN)/python benchmarks/purchase.py
+
+tensorboard: $(STAMP) ## losses and precision-recall curves of every training, in a browser
+	$(BIN)/tensorboard --host localhost --logdir $(or $(INTENT_HOME),var)/tensorboard
 
 fuzz-intake: $(STAMP) ## the door's accounting over generated junk; FILES=10000 of them
 	FUZZ_FILES=$(or $(FILES),10000) $(BIN)/python -m pytest --timeout=0 tests/test_fuzz_intake.py $(ARGS)

@@ -222,7 +222,7 @@ def _show(figures: dict[str, dict[str, float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", choices=("synthetic", "rees46"), nargs="*", default=["synthetic", "rees46"])
-    parser.add_argument("--users", type=int, default=16_000)
+    parser.add_argument("--users", type=int, default=7_000)
     parser.add_argument("--days", type=int, default=14)
     parser.add_argument("--epochs", type=int, default=8)
     given = parser.parse_args()

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from model_shop import NOON, history, publish
 from sklearn.metrics import roc_auc_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from intent_platform import daily, db, keys, sequences, training
 from intent_platform.lake import Lake
@@ -59,6 +60,8 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(shop):
     settings, report, out = shop
     assert report.model_digest is not None, report.reason
     assert len(list((settings.home / "reports").glob("evaluation-*.html"))) == 1
+    assert {"validation/buys", "train/next_item"} <= set(tensorboard_tags(settings)["scalars"])
+    assert {"test/network", "test/boosted_trees"} <= set(tensorboard_tags(settings)["tensors"])
     days = [FIRST + timedelta(days=number) for number in range(DAYS)]
     truth = [
         pq.read_table(out / "truth" / f"{each}.parquet")
@@ -121,6 +124,12 @@ def test_what_was_bought_after_a_search_is_likelier_after_the_next_training_and_
         bins = dict(map(tuple, connection.execute(sa.text(calibration))))
     assert {"all", "day_end", "returning"} <= slices
     assert bins == {"network": 30, "boosted_trees": 30, "logistic_regression": 30, "champion": 15}
+
+
+def tensorboard_tags(settings) -> dict[str, list[str]]:
+    (run,) = (settings.home / "tensorboard").iterdir()
+    read = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0})
+    return read.Reload().Tags()
 
 
 def catalogue_rows(out) -> list[dict]:

@@ -31,7 +31,7 @@ from intent_platform.model.ranking import fit_next_items
 from intent_platform.model.report import write_report
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder, item_text
-from intent_platform.model.train import Material, make_material, train_network
+from intent_platform.model.train import Material, make_material, tensorboard, train_network
 from intent_platform.model.tuning import pairs_of, tune_encoder
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
@@ -69,6 +69,7 @@ def make_candidate(given: TrainingInput, folder: Path, settings: Settings) -> Ve
     _save(contenders, verdict, given, folder / "model", settings)
     _write_outcome(folder, verdict, evaluation, examples, given.split)
     write_report(folder / "report.html", evaluation, verdict, given.split)
+    _show_curves(evaluation, folder, settings)
     return verdict
 
 
@@ -165,6 +166,13 @@ def _card(given: TrainingInput, verdict: Verdict, text: TextTower, settings: Set
         data_digests=given.data_digests,
         seed=settings.seed,
     )
+
+
+def _show_curves(evaluation: Evaluation, folder: Path, settings: Settings) -> None:
+    """Precision against recall of each contender, beside the run's losses in TensorBoard."""
+    with tensorboard(settings, folder) as writer:
+        for name, probability in evaluation.probability.items():
+            writer.add_pr_curve(f"test/{name}", evaluation.will_buy, probability, num_thresholds=127)
 
 
 def _write_outcome(
