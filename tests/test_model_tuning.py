@@ -214,7 +214,9 @@ def test_a_training_with_tuning_makes_a_model_with_an_encoder_of_its_own(setting
     given = replace(settings, home=tmp_path / "home", encoder_tuning_steps=10, max_epochs=1)
     days = [DAY - timedelta(days=each) for each in range(16)][::-1]
     split = Split(train=tuple(days[:8]), validation=tuple(days[9:11]), test=tuple(days[12:14]))
-    rows = TrainingInput(rows=many_histories(150), items=catalogue(), split=split, data_digests={})
+    rows = TrainingInput(
+        rows=many_histories(150), items=catalogue(), split=split, data_digests={str(each): "" for each in days}
+    )
     make_candidate(rows, tmp_path / "candidate", given)
     digest = parts.publish_part(str(tmp_path / "lake"), "model", tmp_path / "candidate" / "model")
     model = load_model(str(tmp_path / "lake"), digest, given)
