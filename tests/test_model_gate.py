@@ -129,6 +129,11 @@ def test_a_candidate_that_is_worse_for_one_kind_of_shopper_is_refused_for_that_s
     assert found.startswith("log_loss (returning): network behind champion by +0.")
 
 
+def test_a_candidate_that_was_told_the_future_is_refused():
+    found = "leak: views_7d differs on 3 of 300 audited examples when only the past is known."
+    assert objections(replace(contest(), leaks=(found,))) == (found,)
+
+
 def test_a_slow_candidate_is_refused():
     assert objections(contest(ms=250.0)) == ("latency: 250.0 ms for one shopper (allowed 100.0).",)
 

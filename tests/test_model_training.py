@@ -10,6 +10,8 @@ import torch
 from model_shop import NOON, SEQUENCE, catalogue, history, many_histories
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from intent_platform.model import audit
+from intent_platform.model.audit import find_leaks
 from intent_platform.model.behaviour import predict_trees
 from intent_platform.model.calibration import fit_calibration
 from intent_platform.model.examples import make_examples
@@ -184,6 +186,38 @@ def test_calibration_rises_and_repairs_overconfidence():
     assert (np.diff(line) >= 0).all()
     assert line.min() > 0
     assert line.max() < 1
+
+
+def test_the_first_row_after_a_moment_is_found_for_each_of_many_shoppers():
+    """Ten thousand shoppers and times of this century: (user, µs) as one number would not fit 64 bits."""
+    day = pa.concat_tables(
+        [history((3, "view", 0), (2, "view", 1), (1, "view", 2), user_id=f"u{n:05}") for n in (0, 1)]
+    )
+    times = day["occurred_at"].combine_chunks()
+    users = pa.array([f"u{number:05}" for number in range(10_000)]).take(pa.array(np.repeat(np.arange(10_000), 3)))
+    table = pa.table({"user_id": users, "occurred_at": times.take(pa.array(np.tile(np.arange(3), 10_000)))})
+    rows = Rows.of(table)
+    asked = np.arange(10_000)
+    assert (rows.first_after(asked, rows.at[3 * asked + 1]) == 3 * asked + 2).all()
+    assert (rows.first_after(asked, rows.at[3 * asked] - 1) == 3 * asked).all()
+    assert (rows.first_after(asked, rows.at[3 * asked + 2]) == 3 * asked + 3).all()
+
+
+def test_the_leak_audit_finds_what_looks_ahead(monkeypatch):
+    view = Rows.of(many_histories(60))
+    examples = make_examples(view, np.full(len(view), -1), SPLIT, Settings())["test"]
+    assert find_leaks(view, examples, Settings()) == []
+    told = audit.features
+
+    def look_ahead(rows, positions, asked_at):
+        table = told(rows, positions, asked_at)
+        following = np.minimum(positions + 1, len(rows) - 1)
+        table[:, FEATURES.index("last_event_type")] = rows.type_code[following]
+        return table
+
+    monkeypatch.setattr(audit, "features", look_ahead)
+    (found,) = find_leaks(view, examples, Settings())
+    assert found.startswith("leak: last_event_type differs on ")
 
 
 def test_the_small_shop_is_in_the_sequence_schema():

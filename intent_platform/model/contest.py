@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from intent_platform.errors import NotEnoughData
+from intent_platform.model.audit import find_leaks
 from intent_platform.model.behaviour import predict_trees
 from intent_platform.model.blend import Blend
 from intent_platform.model.calibration import Calibration
@@ -81,6 +82,7 @@ def evaluate(
         items=_item_field(contenders, ranked, asked, asked_champion),
         slices={name: each for name, each in fields.items() if name != "all"},
         champion_note=asked_champion.note,
+        leaks=tuple(find_leaks(material.rows, test, settings)),
         ms=_ms_per_shopper(contenders, test, vectors),
         seed=settings.seed,
     )

@@ -40,6 +40,7 @@ class Contest:
     items: Field
     slices: dict[str, Field]  # purchase, on some of the examples
     champion_note: str | None = None  # why no champion is among the contenders
+    leaks: tuple[str, ...] = ()  # sentences of the leak audit
     ms: float | None = None  # from one shopper's events to intent and next items
     seed: int
 
@@ -80,6 +81,7 @@ def judge(contest: Contest, policy: Policy) -> Verdict:
     hearing = _Hearing(contest=contest, policy=policy)
     purchase = _choose_purchase(hearing)
     items = _choose_items(hearing)
+    hearing.objections.extend(contest.leaks)
     _beats_a_constant(hearing, purchase)
     _is_not_behind_the_champion(hearing, purchase, items)
     _keeps_the_bounds(hearing, purchase)

@@ -95,14 +95,15 @@ class Rows:
     def first_after(self, users: np.ndarray, moments: np.ndarray) -> np.ndarray:
         """For each (user, moment): index of the user's first row later than the moment; starts[user + 1] if none."""
         low, high = self.starts[users], self.starts[users + 1]
-        if self.users == 1:
-            return np.clip(np.searchsorted(self.at, moments, side="right"), low, high)
-        # Shift each user's clock past the one before, so that one sorted array answers for all users.
-        base = self.at.min(initial=0)
-        span = int(self.at.max(initial=0)) - int(base) + 2
-        keys = self.user * span + (self.at - base)
-        wanted = users * span + np.clip(moments - base, -1, span - 1)
-        return np.clip(np.searchsorted(keys, wanted, side="right"), low, high)
+        # One binary search per user, all at once: (user, time) as one sorted number does not fit 64 bits in big shops.
+        while (is_open := low < high).any():
+            middle = (low + high) // 2
+            is_past = self.at[np.minimum(middle, len(self) - 1)] <= moments
+            low, high = (
+                np.where(is_open & is_past, middle + 1, low),
+                np.where(is_open & ~is_past, middle, high),
+            )
+        return low
 
 
 def micros(moment: datetime) -> int:
