@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from intent_platform.log import get_logger
-from intent_platform.model.examples import Examples, joined
+from intent_platform.model.examples import Examples
 from intent_platform.model.features import features, squash
 from intent_platform.model.inputs import Inputs, Packed, Windows, batches, pack, tile
 from intent_platform.model.losses import (
@@ -33,8 +33,6 @@ STEPS_PER_EPOCH = 100  # at least, in smaller batches down to SMALLEST_BATCH: a 
 SMALLEST_BATCH = 256
 LEARNING_RATE = 2e-3
 FINAL_RATE = 2e-4
-ANNEAL_RATE = 1e-3
-ANNEAL_EPOCHS = 2
 WEIGHT_DECAY = 1e-2
 ID_DROPOUT = 0.15  # share of items that must do without their id in a step
 PATIENCE_EPOCHS = 2
@@ -106,27 +104,6 @@ def train_network(material: Material, folder: Path, settings: Settings) -> Behav
     writer.close()
     network.load_state_dict(load_file(folder / "best.safetensors"))
     return network.eval()
-
-
-def anneal(network: BehaviourNetwork, material: Material, settings: Settings) -> None:
-    """Last epochs over the training and the validation days together, the rate falling to nothing.
-
-    What sells today is best known from the newest days, so the network reads them too once they have served to stop,
-    calibrate and weight it. The rate begins below the peak: what was fitted on validation must stay fitting.
-    """
-    everything = make_material(material, joined(material.train, material.validation), material.validation)
-    optimizer, windows = _optimizer(network), _windows(everything.rows, everything.train, settings)
-    for epoch in range(ANNEAL_EPOCHS):
-        chance = np.random.default_rng((settings.seed, settings.max_epochs + epoch))
-        rate = partial(_falling, epoch=epoch)
-        losses = _one_epoch(network, optimizer, everything, windows, chance, rate)
-        facts: dict[str, Any] = {name: round(value, 4) for name, value in losses.items()}
-        log.info("epoch_annealed", epoch=epoch + 1, **facts)
-    network.eval()
-
-
-def _falling(share: float, *, epoch: int) -> float:
-    return ANNEAL_RATE * (1 - (epoch + share) / ANNEAL_EPOCHS)
 
 
 def validation_losses(network: BehaviourNetwork, material: Material, settings: Settings) -> dict[str, float]:
