@@ -32,6 +32,9 @@ session holds it."""
 SHARE_FLOOR = 1e-4
 """Added to a share before its logarithm: an item without neighbours is unlikely, not impossible."""
 
+RULE_DECAY = 1.5
+"""In items: how fast older ones lose weight among the items that rules begin at."""
+
 SESSION_DECAY = 3.0
 """In items: how fast older ones lose weight in what a session's text says."""
 
@@ -127,7 +130,7 @@ def find_candidates(
     wanted: float32 (Q, D), the network's queries; nearest: int (Q, c), the items they find in the index.
     """
     newest = _newest(prefixes)
-    near, rules = _scored(shop, prefixes, newest)
+    near, rules = _scored(shop, prefixes)
     held = _held(prefixes, len(shop.vectors))
     by_text = _near_by_text(shop, prefixes)
     longest = int(np.diff(held.indptr).max(initial=1))
@@ -199,13 +202,13 @@ def _newest(prefixes: Runs) -> np.ndarray:
     return np.where(is_empty, -1, np.append(prefixes.item, -1)[last])
 
 
-def _scored(shop: Shop, prefixes: Runs, newest: np.ndarray) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-    """(Q, N) scores of the neighbours, and of the rules that begin at the newest item."""
+def _scored(shop: Shop, prefixes: Runs) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """(Q, N) scores of the neighbours, and of the rules that begin at the prefix's items, newer ones weighing more."""
     near = sp.vstack(list(shop.neighbours.scores(prefixes)), format="csr")
     near.sum_duplicates()
-    known = np.flatnonzero(newest >= 0)
-    pick = sp.csr_matrix((np.ones(len(known), np.float32), (known, newest[known])), (len(newest), shop.rules.shape[0]))
-    return near, (pick @ shop.rules).tocsr()
+    weight = np.exp(-prefixes.from_end / RULE_DECAY).astype(np.float32)
+    shape = (len(prefixes), shop.rules.shape[0])
+    return near, (sp.csr_matrix((weight, (prefixes.owner, prefixes.item)), shape) @ shop.rules).tocsr()
 
 
 def _near_by_text(shop: Shop, prefixes: Runs) -> np.ndarray:
