@@ -144,9 +144,9 @@ def _cross_validate(table: pa.Table, items: pa.Table, path: Path, folder: Path, 
         )
         asked = np.flatnonzero((fold == number) & is_asked)
         material = make_material(inputs, train, validation)
-        network = train_network(material, folder / f"fold-{number}", settings)
-        trees = fit_trees(material.train_features, train, material.validation_features, validation, settings)
         logistic = fit_logistic(material.train_features, train)
+        network = train_network(material, folder / f"fold-{number}", settings, logistic)
+        trees = fit_trees(material.train_features, train, material.validation_features, validation, settings)
         vectors = network.item_vectors(items, inputs.catalogue.text_vectors)
         raw = {
             part: raw_probabilities(network, trees, logistic, material, vectors, examples)
@@ -222,9 +222,9 @@ def _show(figures: dict[str, dict[str, float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", choices=("synthetic", "rees46"), nargs="*", default=["synthetic", "rees46"])
-    parser.add_argument("--users", type=int, default=7_000)
-    parser.add_argument("--days", type=int, default=14)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--users", type=int, default=12_000)
+    parser.add_argument("--days", type=int, default=28)
+    parser.add_argument("--epochs", type=int, default=4)
     given = parser.parse_args()
     if "synthetic" in given.data:
         synthetic(given.users, given.days, given.epochs)

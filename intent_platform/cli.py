@@ -225,6 +225,43 @@ def rollback(reason: Annotated[str, typer.Option(help="Why; kept in the registry
 
 
 @app.command()
+def nearline(
+    workers: Annotated[int, typer.Option(help="Scorer processes; one keeps a core busy.")] = 1,
+    drain: Annotated[bool, typer.Option("--drain", help="End once nothing waits in the inbox.")] = False,
+    metrics_port: Annotated[int, typer.Option(help="Serve Prometheus metrics on this local port; 0: none.")] = 0,
+) -> None:
+    """Score events from inbox.event as they come, until SIGTERM or Ctrl-C."""
+    from intent_platform.nearline import run
+
+    with _served() as settings:
+        tally = run(settings, workers=workers, drain=drain, metrics_port=metrics_port)
+    if tally is not None:
+        print(f"{tally.events:,} events in {tally.batches:,} batches, {tally.rejected:,} rejected.")
+
+
+@app.command()
+def watch() -> None:
+    """Look after the inbox: what waits, who scores, how much is rejected; score what waits if nobody does."""
+    from intent_platform import watching
+
+    with _served() as settings:
+        health = watching.watch(settings, datetime.now(UTC))
+    print(f"{health.waiting:,} events wait, {health.alive} scorers live, {health.rejected_ratio:.2%} rejected lately.")
+
+
+@app.command()
+def parity(day: Day, users: Annotated[int, typer.Option(help="At most so many shoppers.")] = 5_000) -> None:
+    """Replay DAY through the nearline code and compare its profiles with the batch's."""
+    from intent_platform.parity import check_parity
+
+    with _served() as settings:
+        report = check_parity(_day(day), settings, most_users=users)
+    print(
+        f"{report.users:,} shoppers, {report.events:,} events: equal; numbers within {report.largest_difference:.2g}."
+    )
+
+
+@app.command()
 def shop(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     days: int = 14,

@@ -17,15 +17,17 @@ from intent_platform.events.mapping import load_mapping
 from intent_platform.events.readers import list_files
 from intent_platform.events.replay import QuarantinedRow, keep_fixed_rows, quarantined_rows, read_fixed_rows, replay
 from intent_platform.events.validation import DayReport, publish_day
+from intent_platform.inbox.source import take_in_inbox
 from intent_platform.index.registry import current_release, ensure_release
 from intent_platform.lake import Lake
 from intent_platform.log import get_logger
+from intent_platform.meeting import Meeting
 from intent_platform.profiles import Stamp, upsert, write_items
 from intent_platform.scoring import score
 from intent_platform.settings import Settings
 
 log = get_logger(__name__)
-USERS_PER_TRANSACTION = 20_000
+USERS_PER_TRANSACTION = 2_000  # a scorer may wait for one of them
 REMOVE_FILES_AFTER = timedelta(days=1)  # longer than any step reads
 
 
@@ -37,14 +39,21 @@ def validate_events(
     path: str | None = None,
     max_rejected_ratio: float | None = None,
 ) -> DayReport:
-    """Files received for `day` → accepted, quarantined and clean rows, published whole; or DayRefused and nothing."""
+    """What was received for `day`, by file and nearline → accepted, quarantined and clean rows, published whole.
+
+    DayRefused, and nothing is published, when too much of it is wrong.
+    """
     lake = Lake(settings.lake_root, settings.shop)
     mapping = load_mapping(source or settings.source)
     door = Door(received_on=day, mapping=mapping, settings=settings, lake=lake)
     allowed = settings.max_rejected_ratio if max_rejected_ratio is None else max_rejected_ratio
     with lake.guarded():
-        files = list_files(path or events_path(day, settings), mapping)
+        from_inbox = take_in_inbox(door)
+        is_only_inbox = from_inbox is not None and not (path or settings.events_path)
+        files = [] if is_only_inbox else list_files(path or events_path(day, settings), mapping)
         intakes = [keep_fixed_rows(take_in(file, door), door) for file in files]
+        if from_inbox is not None:
+            intakes.append(from_inbox)
         return publish_day(door, intakes, max_rejected_ratio=allowed)
 
 
@@ -88,13 +97,17 @@ def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
     release, promotion = found
     valid_at = end_of_day(day, settings)
     stamp = _stamp(promotion, valid_at, settings)
+    snapshot = Lake(settings.lake_root, settings.shop).snapshot()
+    meeting = Meeting.of(snapshot, day, settings)
     users = rows_changed = 0
-    for histories in sequences.user_buckets(Lake(settings.lake_root, settings.shop).snapshot(), day, settings):
+    for histories in sequences.user_buckets(snapshot, day, settings):
         scores = score(release, histories, valid_at=valid_at, settings=settings)
-        for profiles, interests, recommendations in _chunks(scores.profiles, scores.interests, scores.recommendations):
-            with db.connect(settings) as connection:
-                rows_changed += upsert(connection, profiles, interests, recommendations, stamp)
-            users += profiles.num_rows
+        users += scores.profiles.num_rows
+        tables = scores.profiles, scores.interests, scores.recommendations
+        for profiles, interests, recommendations, own in _chunks(*tables, histories):
+            rows_changed += _write((profiles, interests, recommendations), own, meeting, stamp, settings)
+    if meeting is not None:
+        rows_changed += meeting.catch_up(release, stamp)
     report = RefreshReport(
         day=day,
         release_id=promotion.release_id,
@@ -108,6 +121,28 @@ def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
         db.query(connection, "put_refreshed_day", shop=settings.shop, day=day, promotion_number=number, **facts)
     log.info("profiles_refreshed", shop=settings.shop, day=day, users=users, changed=rows_changed)
     return report
+
+
+def _write(
+    scored: tuple[pa.Table, pa.Table, pa.Table],
+    histories: pa.Table,
+    meeting: Meeting | None,
+    stamp: Stamp,
+    settings: Settings,
+) -> int:
+    """One chunk of users in a transaction; those who are ahead of the lake are left to the meeting."""
+    if meeting is None:
+        with db.connect(settings) as connection:
+            return upsert(connection, *scored, stamp)
+    with db.connect(settings) as connection:
+        ahead = pa.array(sorted(meeting.seed(connection, histories)), pa.string())
+        profiles, interests, recommendations = (
+            each.filter(pc.invert(pc.is_in(each["user_id"], value_set=ahead))) for each in scored
+        )
+        changed = upsert(connection, profiles, interests, recommendations, stamp)
+    with db.connect(settings) as connection:
+        meeting.look_again(connection, histories)
+    return changed
 
 
 STEPS = (validate_events, build_sequences, refresh_profiles)
@@ -196,7 +231,6 @@ def _stamp(promotion: Promotion, valid_at: datetime, settings: Settings) -> Stam
         promotion_number=promotion.promotion_number,
         source="batch",
         scored_at=valid_at,
-        input_watermark=valid_at,
         horizon_hours=settings.horizon_hours,
     )
 

@@ -101,3 +101,15 @@ class DayRefused(IntentError):
         if self.hint:
             lines.append(self.hint)
         return "\n".join(lines)
+
+
+class ScorerFailed(IntentError):
+    """A nearline worker ended with an error."""
+
+
+class ParityBroken(IntentError):
+    """The nearline code says something else of a day than the batch."""
+
+
+class NearlineUnwell(IntentError):
+    """Events wait too long, are rejected too often, or nobody scores them."""

@@ -97,6 +97,9 @@ class Settings:
     policy: str = ""
     """The gate's policy file (TOML); empty: the package's own, intent_platform/model/policy.toml."""
 
+    nearline_max_lag_s: int = 60
+    """How long an event may wait in the inbox before watch_nearline raises the alarm."""
+
     recommendations: int = 10
     """Items recommended per shopper."""
 
@@ -167,6 +170,10 @@ class Settings:
     @property
     def horizon(self) -> timedelta:
         return timedelta(hours=self.horizon_hours)
+
+    def as_environment(self) -> dict[str, str]:
+        """The variables from which a child process reads the same settings."""
+        return {f"INTENT_{each.name.upper()}": str(getattr(self, each.name)) for each in fields(self)}
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":

@@ -213,7 +213,7 @@ def _run_child(day: date, folder: Path, champion: str | None, settings: Settings
     folder.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
-        **_as_environment(settings),
+        **settings.as_environment(),
         "OMP_NUM_THREADS": str(settings.threads),
         "OMP_WAIT_POLICY": "PASSIVE",
     }
@@ -225,10 +225,6 @@ def _run_child(day: date, folder: Path, champion: str | None, settings: Settings
             f"Training for {day} ended with status {ended.returncode}; its messages are above. Nothing was promoted. "
             f"Run it again: it goes on from the last checkpoint in {folder / 'checkpoint'}."
         )
-
-
-def _as_environment(settings: Settings) -> dict[str, str]:
-    return {f"INTENT_{each.name.upper()}": str(getattr(settings, each.name)) for each in fields(Settings)}
 
 
 def _settle(

@@ -145,6 +145,7 @@ def test_the_assets_link_the_dags(dags):
         "rebuild_item_index": ["catalogue"],
         "promote_release": [],
         "replay_quarantine": [],
+        "watch_nearline": [],
     }
     assert gives == {
         "validate_events": ["catalogue", "clean_events"],
@@ -153,6 +154,7 @@ def test_the_assets_link_the_dags(dags):
         "rebuild_item_index": ["item_index"],
         "promote_release": ["intent_model"],
         "replay_quarantine": ["clean_events"],
+        "watch_nearline": [],
     }
 
 

@@ -118,7 +118,7 @@ def test_features_and_states_do_not_change_when_the_future_does(release):
 def train_network_of(material):
     from intent_platform.model.train import _new_network
 
-    return _new_network(material, SETTINGS)
+    return _new_network(material, SETTINGS, None)
 
 
 def test_a_stopped_training_goes_on_and_ends_the_same(release, tmp_path):

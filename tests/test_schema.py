@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from intent_platform import db
 
-SCHEMAS = ("profiles", "quality", "registry")
+SCHEMAS = ("inbox", "nearline", "profiles", "quality", "registry")
 
 
 def test_every_table_view_and_column_has_a_comment(settings):
@@ -16,8 +16,8 @@ def test_every_table_view_and_column_has_a_comment(settings):
                 JOIN pg_namespace AS space ON space.oid = class.relnamespace
                 LEFT JOIN pg_attribute AS attribute
                     ON attribute.attrelid = class.oid AND attribute.attnum > 0 AND NOT attribute.attisdropped
-                    AND class.relkind = 'r'
-                WHERE space.nspname = ANY(:schemas) AND class.relkind IN ('r', 'v')
+                    AND class.relkind IN ('r', 'p')
+                WHERE space.nspname = ANY(:schemas) AND class.relkind IN ('r', 'p', 'v') AND NOT class.relispartition
                   AND (obj_description(class.oid, 'pg_class') IS NULL
                        OR (attribute.attnum IS NOT NULL AND col_description(class.oid, attribute.attnum) IS NULL))
             """),

@@ -34,7 +34,7 @@ def run(installed: Path, *arguments: str, **environment: str) -> str:
 
 def test_the_wheel_migrates_an_existing_database(installed, settings):
     with sa.create_engine(settings.database_url).begin() as connection:
-        for schema in ("profiles", "quality", "registry"):
+        for schema in ("inbox", "nearline", "profiles", "quality", "registry"):
             connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
         connection.execute(sa.text("DROP TABLE alembic_version"))
     output = run(installed, "-m", "intent_platform.cli", "migrate", INTENT_DATABASE_URL=settings.database_url)

@@ -50,6 +50,16 @@ def query(connection: sa.Connection, name: str, **parameters: object) -> Sequenc
     return result.mappings().all() if result.returns_rows else ()
 
 
+def stream(
+    connection: sa.Connection, name: str, rows_each: int, **parameters: object
+) -> Iterator[Sequence[sa.RowMapping]]:
+    """Rows of sql/queries/<name>.sql, rows_each at a time through a cursor of the server: memory stays flat."""
+    result = connection.execution_options(stream_results=True, max_row_buffer=rows_each).execute(
+        sa.text(_query_text(name)), parameters
+    )
+    yield from result.mappings().partitions(rows_each)
+
+
 def execute_many(connection: sa.Connection, name: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Run sql/queries/<name>.sql once for each row of parameters."""
     if rows:

@@ -18,7 +18,14 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import minimize
 
-from intent_platform.model.neighbours import Decays, Runs, SessionNeighbours, sequential_rules
+from intent_platform.model.neighbours import (
+    DENSE_ENTRIES,
+    Decays,
+    Runs,
+    SessionNeighbours,
+    largest_of_rows,
+    sequential_rules,
+)
 
 FEATURES = (
     *("network", "neighbours", "rules", "popularity"),
@@ -139,7 +146,7 @@ def find_candidates(
     row, column = np.arange(len(item))[:, None], np.maximum(item, 0)
     place = _at(held, row, column)
     features = [
-        np.einsum("qd,qcd->qc", wanted, shop.vectors[column]),
+        _dots(wanted, shop.vectors, column),
         np.log(_at(_shares(near), row, column) + SHARE_FLOOR),
         np.log(_at(_shares(rules), row, column) + SHARE_FLOOR),
         np.log(shop.popularity[column] / max(float(shop.popularity.sum()), 1e-9) + SHARE_FLOOR / 100),
@@ -231,10 +238,20 @@ def _text_of_sessions(shop: Shop, prefixes: Runs) -> np.ndarray:
 
 def _likeness(shop: Shop, own: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(Q, C) each: dot products with own (Q, T), in the encoder's and in the n-grams' part of the text vectors."""
-    split = shop.encoder_dimensions
-    parts = (slice(0, split), slice(split, None))
-    meaning, letters = (np.einsum("qt,qct->qc", own[:, part], shop.text_vectors[:, part][column]) for part in parts)
+    split, own = shop.encoder_dimensions, own.astype(np.float32)
+    meaning, letters = (_dots(own[:, part], shop.text_vectors[:, part], column) for part in _parts(split))
     return meaning, letters
+
+
+def _parts(split: int) -> tuple[slice, slice]:
+    return slice(0, split), slice(split, None)
+
+
+def _dots(own: np.ndarray, vectors: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """(Q, C): own (Q, T) times those rows of vectors (N, T); all N at once where that is less than gathering them."""
+    if own.shape[0] * len(vectors) <= DENSE_ENTRIES:
+        return np.take_along_axis(own @ vectors.T, column, axis=1)
+    return np.einsum("qt,qct->qc", own, vectors[column])
 
 
 def _held(prefixes: Runs, items: int) -> sp.csr_matrix:
@@ -249,13 +266,11 @@ def _held(prefixes: Runs, items: int) -> sp.csr_matrix:
 
 
 def _top(scores: sp.csr_matrix, count: int) -> np.ndarray:
-    """int64 (Q, count): columns of a row's largest entries; −1 where it has fewer."""
-    row = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
-    order = np.lexsort((scores.indices, -scores.data, row))
-    place = np.arange(len(order)) - scores.indptr[row]
+    """int64 (Q, count): columns of a row's largest entries, in no order; −1 where it has fewer."""
+    kept = largest_of_rows(scores, count)
+    row = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))[kept]
     top = np.full((scores.shape[0], count), -1)
-    kept = place < count
-    top[row[kept], place[kept]] = scores.indices[order][kept]
+    top[row, np.arange(len(row)) - np.searchsorted(row, row)] = scores.indices[kept]
     return top
 
 
@@ -274,5 +289,7 @@ def _shares(scores: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def _at(matrix: sp.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    if np.prod(matrix.shape) <= DENSE_ENTRIES:
+        return matrix.toarray()[row, column]
     rows = np.broadcast_to(row, column.shape)
     return np.asarray(matrix[rows.ravel(), column.ravel()]).reshape(column.shape)

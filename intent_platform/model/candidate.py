@@ -22,7 +22,7 @@ from intent_platform.model.examples import Examples, Part, make_examples
 from intent_platform.model.gate import Verdict, judge
 from intent_platform.model.inputs import Inputs, catalogue_of, category_codes, positions_of, read_events
 from intent_platform.model.lexical import fit_lexical
-from intent_platform.model.logistic import fit_logistic
+from intent_platform.model.logistic import LogisticRegression, fit_logistic
 from intent_platform.model.metrics import reliability
 from intent_platform.model.network import BehaviourNetwork
 from intent_platform.model.opponents import fit_trees
@@ -90,22 +90,23 @@ def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contend
     events = read_events(rows, item, item_category, text)
     inputs = Inputs(rows=rows, events=events, catalogue=catalogue_of(items, text.vectors(texts)))
     material = make_material(inputs, examples["train"], examples["validation"])
-    network = train_network(material, folder / "checkpoint", settings)
-    return _fit_opponents(material, items, text, network, given, settings), examples
+    logistic = fit_logistic(material.train_features, examples["train"])
+    network = train_network(material, folder / "checkpoint", settings, logistic)
+    return _fit_rest(material, items, text, network, logistic, given, settings), examples
 
 
-def _fit_opponents(
+def _fit_rest(
     material: Material,
     items: pa.Table,
     text: TextTower,
     network: BehaviourNetwork,
+    logistic: LogisticRegression,
     given: TrainingInput,
     settings: Settings,
 ) -> Contenders:
-    """What is simple, and what is fitted on top of the network: calibrations and the blend."""
+    """The trees, and what is fitted on top: calibrations and the blend."""
     train, validation = material.train, material.validation
     trees = fit_trees(material.train_features, train, material.validation_features, validation, settings)
-    logistic = fit_logistic(material.train_features, train)
     vectors = network.item_vectors(items, material.catalogue.text_vectors)
     raw = raw_probabilities(network, trees, logistic, material, vectors, validation)
     return Contenders(

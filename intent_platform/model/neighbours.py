@@ -57,6 +57,10 @@ class Runs:
         return Runs(item=self.item[starts[0] : starts[-1]], starts=starts - starts[0])
 
 
+DENSE_ENTRIES = 8_000_000
+"""A table of prefixes by items up to this size is made whole, which is faster than to sort entries for it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decays:
     """Settings of VSTAN; an infinite decay leaves the step out."""
@@ -105,6 +109,10 @@ class SessionNeighbours:
         return np.where(frequency > 0, np.log(max(len(self.sessions), 1) / np.maximum(frequency, 1)), 0.0)
 
     @cached_property
+    def _idf_weight(self) -> np.ndarray:
+        return 1.0 + self.decays.idf * self._idf
+
+    @cached_property
     def _freshness(self) -> np.ndarray:
         age = np.arange(len(self.sessions))[::-1]
         return np.exp(-age / self.decays.session_age) if np.isfinite(self.decays.session_age) else np.ones(len(age))
@@ -119,9 +127,9 @@ class SessionNeighbours:
         within = np.arange(len(of)) - np.repeat(np.cumsum(length) - length, length)
         item = sessions.item[sessions.starts[pair.col][of] + within]
         step = np.abs(within + 1 - matched[of])
-        score = pair.data[of] * np.exp(-step / self.decays.distance)
-        score *= 1.0 + self.decays.idf * self._idf[item]
-        return sp.csr_matrix((score, (pair.row[of], item)), shape=(len(prefixes), self.items))
+        closeness = np.exp(-np.arange(int(length.max(initial=0)) + 1) / self.decays.distance)
+        score = pair.data[of] * closeness[step] * self._idf_weight[item]
+        return _summed(pair.row[of], item, score, (len(prefixes), self.items))
 
     def _weights(self, prefixes: Runs) -> sp.csr_matrix:
         """(Q, N): newer items weigh more; of a repeated item the newest occurrence counts."""
@@ -134,10 +142,8 @@ class SessionNeighbours:
         likeness = likeness.tocsr()
         length = np.diff(self.sessions.starts)
         likeness.data = likeness.data * (self._freshness / np.sqrt(np.maximum(length, 1)))[likeness.indices]
+        kept = largest_of_rows(likeness, self.decays.neighbours)  # of equals the newest session wins
         row = np.repeat(np.arange(likeness.shape[0]), np.diff(likeness.indptr))
-        order = np.lexsort((-likeness.indices, -likeness.data, row))  # of equals the newest session wins
-        place = np.arange(len(order)) - likeness.indptr[row[order]]
-        kept = order[place < self.decays.neighbours]
         return sp.csr_matrix((likeness.data[kept], (row[kept], likeness.indices[kept])), shape=likeness.shape)
 
     def _matched_place(self, prefixes: Runs, prefix: np.ndarray, session: np.ndarray) -> np.ndarray:
@@ -154,6 +160,19 @@ class SessionNeighbours:
             matched[which] = place
             is_open[which[place > 0]] = False
         return matched
+
+
+def largest_of_rows(matrix: sp.csr_matrix, count: int) -> np.ndarray:
+    """Places, in matrix.data, of the `count` largest entries of each row (all above 0); of equals the later column."""
+    # Bits of a float above 0 grow with it, so value and column make one whole number by which nothing is equal.
+    key = (matrix.data.astype(np.float32).view(np.int32).astype(np.int64) << 32) | matrix.indices
+    kept = []
+    for start, stop in zip(matrix.indptr[:-1].tolist(), matrix.indptr[1:].tolist(), strict=True):
+        if stop - start <= count:
+            kept.append(np.arange(start, stop))
+        else:
+            kept.append(start + np.sort(np.argpartition(key[start:stop], stop - start - count)[-count:]))
+    return np.concatenate(kept) if kept else np.zeros(0, np.int64)
 
 
 def fit_decays(sessions: Runs, items: int, prefixes: Runs, target: np.ndarray) -> Decays:
@@ -228,6 +247,14 @@ def prefixes_at(rows: Rows, item: np.ndarray, positions: np.ndarray) -> Runs:
     starts = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
     place = np.arange(starts[-1]) - np.repeat(starts[:-1], length) + np.repeat(start, length)
     return Runs(item=item[with_item[place]], starts=starts)
+
+
+def _summed(row: np.ndarray, column: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
+    """Entries of one place added up; by a whole table where it is small, which spares the sort."""
+    if shape[0] * shape[1] > max(DENSE_ENTRIES, 4 * len(value)):
+        return sp.csr_matrix((value, (row, column)), shape=shape)
+    total = np.bincount(row * np.int64(shape[1]) + column, weights=value, minlength=shape[0] * shape[1])
+    return sp.csr_matrix(total.reshape(shape))
 
 
 def _largest_of_duplicates(entries: sp.coo_matrix) -> sp.csr_matrix:

@@ -1,7 +1,9 @@
-"""The behaviour network: a recurrent reader of a shopper's events with attention over them, and three heads.
+"""The behaviour network: two recurrent readers of a shopper's events, and three heads.
 
-The heads say: buys within the horizon, category of the next item, next item.
-R rows of events, P of them in packed order, D width, H hidden width, S = H + 2 D state, N items, F tabular features
+One reader, with attention over what was touched, is for the next item and its category. The other is for the purchase:
+it reads kinds of events, times, steps of price and queries, but no items, which it would learn by heart.
+R rows of events, P of them in packed order, D width, H hidden width, I state for items, S = I + PURCHASE_WIDTH state,
+N items, F tabular features
 """
 
 import json
@@ -15,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from intent_platform.errors import ReleaseInvalid
 from intent_platform.model.features import FEATURES, squash
 from intent_platform.model.inputs import (
     NUMBERS,
@@ -31,11 +34,14 @@ from intent_platform.model.inputs import (
     read_events,
     tile,
 )
+from intent_platform.model.logistic import LogisticRegression
 from intent_platform.model.rows import TYPE_CODE, Rows
 from intent_platform.model.text import TextTower
 
 ROWS_PER_BATCH = 8_192
 """Rows that are read together when scoring: bounds memory."""
+
+PURCHASE_WIDTH = 64
 
 ITEM_SCALE = 4.0
 """Length of an item's vector as the reader sees it: at length 1 it is lost beside the type and the numbers."""
@@ -54,8 +60,8 @@ class Shape:
     dropout: float = 0.1
 
     @property
-    def state(self) -> int:
-        """S: what has been read so far, what attention picked of it, and the event itself."""
+    def item_state(self) -> int:
+        """I: what has been read so far, what attention picked of it, and the event itself."""
         return self.hidden + 2 * self.width
 
 
@@ -83,6 +89,70 @@ class ItemTower(nn.Module):
         return nn.functional.normalize(vector_ND, dim=1)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedEvents:
+    """What both readers take in of the packed rows."""
+
+    type_P: Tensor
+    numbers_PK: Tensor
+    query_P: Tensor  # row of `queries`, −1 for none
+    queries: Tensor  # (distinct queries, text dimensions)
+    batch_sizes: Tensor
+
+    @classmethod
+    def of(cls, events: EventInputs, packed: Packed, device: torch.device) -> "PackedEvents":
+        columns = (events.type_code, events.numbers, events.query)
+        type_P, numbers_PK, query_P = (torch.from_numpy(each[packed.row]).to(device) for each in columns)
+        queries = torch.from_numpy(events.query_vectors).to(device)
+        return cls(
+            type_P=type_P,
+            numbers_PK=numbers_PK,
+            query_P=query_P,
+            queries=queries,
+            batch_sizes=torch.from_numpy(packed.batch_sizes),
+        )
+
+    def seen_queries(self, to_vector: nn.Linear) -> Tensor:
+        """(P, …): to_vector of each row's query; zeros where there is none."""
+        if not len(self.queries):
+            return self.numbers_PK.new_zeros(len(self.query_P), to_vector.out_features)
+        return to_vector(self.queries)[self.query_P.clamp(min=0)] * (self.query_P >= 0).unsqueeze(1)
+
+
+class PurchaseReader(nn.Module):
+    """(P, PURCHASE_WIDTH): how a shopper goes about it so far, and the head that says whether it ends in a purchase."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.event_type = nn.Embedding(len(TYPE_CODE), 16)
+        self.numbers = nn.Sequential(nn.Linear(len(NUMBERS), 32), nn.GELU())
+        self.query = nn.Linear(shape.text_dimensions, 32, bias=False)
+        self.join = nn.Sequential(nn.Linear(16 + 32 + 32, PURCHASE_WIDTH), nn.LayerNorm(PURCHASE_WIDTH))
+        self.reader = nn.GRU(PURCHASE_WIDTH, PURCHASE_WIDTH)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.deep = nn.Sequential(
+            nn.Linear(PURCHASE_WIDTH + len(FEATURES), 64), nn.GELU(), nn.Dropout(shape.dropout), nn.Linear(64, 1)
+        )
+        self.line = nn.Linear(len(FEATURES), 1)
+        for weight in self.deep[-1].parameters():
+            nn.init.zeros_(weight)
+
+    def forward(self, events: PackedEvents) -> Tensor:
+        parts = self.event_type(events.type_P), self.numbers(events.numbers_PK), events.seen_queries(self.query)
+        joined = PackedSequence(self.join(torch.cat(parts, dim=1)), events.batch_sizes)
+        return self.dropout(self.reader(joined)[0].data)
+
+    def buys(self, read_EW: Tensor, features_EF: Tensor) -> Tensor:
+        """(E,): log-odds, by a line through the features and a deep part beside it (Cheng et al. 2016, Wide & Deep)."""
+        return (self.deep(torch.cat([read_EW, features_EF], dim=1)) + self.line(features_EF)).squeeze(1)
+
+    def start_as(self, fitted: LogisticRegression) -> None:
+        """Begin as a logistic regression on the same features: with few buyers, little is learned beyond it."""
+        with torch.no_grad():
+            self.line.weight.copy_(torch.tensor([fitted.weight]))
+            self.line.bias.fill_(fitted.bias)
+
+
 class BehaviourNetwork(nn.Module):
     """Reads events in order; a row's output knows that row and the ones before it, nothing later."""
 
@@ -101,11 +171,9 @@ class BehaviourNetwork(nn.Module):
         self.asks = nn.Linear(shape.hidden, shape.width, bias=False)
         self.answers = nn.Linear(shape.hidden, shape.width, bias=False)
         self.dropout = nn.Dropout(shape.dropout)
-        self.to_item = nn.Linear(shape.state, shape.width)
-        self.to_category = nn.Linear(shape.state, len(shape.categories) + 1)
-        self.buys = nn.Sequential(
-            nn.Linear(shape.state + len(FEATURES), 64), nn.GELU(), nn.Dropout(shape.dropout), nn.Linear(64, 1)
-        )
+        self.to_item = nn.Linear(shape.item_state, shape.width)
+        self.to_category = nn.Linear(shape.item_state, len(shape.categories) + 1)
+        self.purchase = PurchaseReader(shape)
         self.register_buffer("feature_mean", torch.zeros(len(FEATURES)))
         self.register_buffer("feature_scale", torch.ones(len(FEATURES)))
         self.id_number = {item_id: number for number, item_id in enumerate(known_items, start=1)}
@@ -122,23 +190,18 @@ class BehaviourNetwork(nn.Module):
         item_vectors_ND: by position in the catalogue; or of a few items only, and `place` then says for each position
         of the catalogue in which row they stand.
         """
-        device = self.device
+        given = PackedEvents.of(events, packed, self.device)
         item = events.item[packed.row]
-        item_P = torch.from_numpy(item if place is None else np.where(item >= 0, place[item], -1)).to(device)
-        query_P = torch.from_numpy(events.query[packed.row]).to(device)
+        item_P = torch.from_numpy(item if place is None else np.where(item >= 0, place[item], -1)).to(self.device)
         item_PD = self.dropout(ITEM_SCALE * item_vectors_ND[item_P.clamp(min=0)] * (item_P >= 0).unsqueeze(1))
-        queries = torch.from_numpy(events.query_vectors).to(device)
-        query_PD = item_PD.new_zeros(item_PD.shape)
-        if len(queries):
-            query_PD = self.query(queries)[query_P.clamp(min=0)] * (query_P >= 0).unsqueeze(1)
-        type_P = torch.from_numpy(events.type_code[packed.row]).to(device)
-        numbers_P = torch.from_numpy(events.numbers[packed.row]).to(device)
-        joined_PH = self.join(torch.cat([item_PD, query_PD, self.event_type(type_P), self.numbers(numbers_P)], dim=1))
-        batch_sizes = torch.from_numpy(packed.batch_sizes)
-        read_PH = self.reader(PackedSequence(joined_PH, batch_sizes))[0].data
+        query_PD = given.seen_queries(self.query)
+        parts = item_PD, query_PD, self.event_type(given.type_P), self.numbers(given.numbers_PK)
+        joined_PH = self.join(torch.cat(parts, dim=1))
+        read_PH = self.reader(PackedSequence(joined_PH, given.batch_sizes))[0].data
         meant_PD = item_PD + query_PD
-        attended_PD = self._attend(read_PH, meant_PD, batch_sizes)
-        return self.dropout(torch.cat([read_PH, attended_PD, meant_PD], dim=1))
+        attended_PD = self._attend(read_PH, meant_PD, given.batch_sizes)
+        of_items_PI = self.dropout(torch.cat([read_PH, attended_PD, meant_PD], dim=1))
+        return torch.cat([of_items_PI, self.purchase(given)], dim=1)
 
     def _attend(self, read_PH: Tensor, meant_PD: Tensor, batch_sizes: Tensor) -> Tensor:
         """(P, D): each row's mix of what its own and the earlier events meant. Causal, so padding behind is unseen."""
@@ -152,11 +215,17 @@ class BehaviourNetwork(nn.Module):
 
     def buy_logits(self, state_ES: Tensor, features_EF: Tensor) -> Tensor:
         """(E,): log-odds of a purchase within the horizon."""
-        return self.buys(torch.cat([state_ES, features_EF], dim=1)).squeeze(1)
+        of_purchase = state_ES[:, self.shape.item_state :]
+        return self.purchase.buys(of_purchase, features_EF)
 
     def wanted_items(self, state_PS: Tensor) -> Tensor:
         """(P, D), of length `temperature`: its dot products with item vectors are the next-item logits."""
-        return self.shape.temperature * nn.functional.normalize(self.to_item(state_PS), dim=1)
+        of_items = state_PS[:, : self.shape.item_state]
+        return self.shape.temperature * nn.functional.normalize(self.to_item(of_items), dim=1)
+
+    def category_logits(self, state_PS: Tensor) -> Tensor:
+        """(P, categories + 1): log-odds of the next item's category; 0 is none."""
+        return self.to_category(state_PS[:, : self.shape.item_state])
 
     def scaled(self, table: np.ndarray) -> Tensor:
         """Tabular features on the scale that the head was trained with; unknown becomes the mean."""
@@ -255,7 +324,13 @@ class BehaviourNetwork(nn.Module):
     def load(cls, folder: Path, device: str) -> "BehaviourNetwork":
         shape = Shape(**json.loads((folder / "network.json").read_text(encoding="utf-8")))
         network = cls(shape, json.loads((folder / "known_items.json").read_text(encoding="utf-8")))
-        network.load_state_dict(load_file(folder / "network.safetensors"))
+        try:
+            network.load_state_dict(load_file(folder / "network.safetensors"))
+        except RuntimeError as error:
+            raise ReleaseInvalid(
+                f"{folder} holds the network of another version of this package; run `intent train` for a new one. "
+                f"({str(error).splitlines()[0]})"
+            ) from error
         return network.to(pick_device(device)).eval()
 
 

@@ -32,6 +32,9 @@ OFFLINE_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4
 LEXICAL_ONLY = "none"
 """The setting that goes without an encoder."""
 
+REMEMBERED_TEXTS = 20_000
+"""Texts whose vectors a tower keeps in memory, some 2 kB each; a larger catalogue at once passes by."""
+
 LEAST_COSINE = 0.99
 """A shorter format is used only if every probe keeps this cosine to its float32 vector; MiniLM in bf16 keeps 0.9999."""
 
@@ -229,6 +232,7 @@ class TextTower:
 
     encoder: Encoder
     lexical: Lexical
+    _remembered: dict[str, np.ndarray] = field(default_factory=dict)  # short texts, which are asked again and again
 
     @property
     def dimensions(self) -> int:
@@ -236,6 +240,18 @@ class TextTower:
 
     def vectors(self, texts: list[str]) -> np.ndarray:
         """float32 (len(texts), dimensions); an empty text is a row of zeros."""
+        if len(texts) > REMEMBERED_TEXTS:
+            return self._made(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in self._remembered]
+        if len(self._remembered) + len(new) > REMEMBERED_TEXTS:
+            self._remembered.clear()
+            new = list(dict.fromkeys(texts))
+        if new:
+            self._remembered.update(zip(new, self._made(new), strict=True))
+        found = [self._remembered[text] for text in texts]
+        return np.stack(found) if found else np.zeros((0, self.dimensions), np.float32)
+
+    def _made(self, texts: list[str]) -> np.ndarray:
         halves = np.concatenate([self.encoder.encode(texts), self.lexical.dense(texts)], axis=1)
         halves[[not text.strip() for text in texts]] = 0.0
         return halves / np.float32(np.sqrt(2.0) if self.encoder.dimensions else 1.0)

@@ -3,10 +3,12 @@
 The caller owns the transaction: commit publishes every row or none. Users are written in key order.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
-import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
@@ -16,14 +18,13 @@ from intent_platform import db
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stamp:
-    """What a run writes beside the scores: who scored, with what, and how fresh its input was."""
+    """What a run writes beside the scores: who scored, when and with what."""
 
     shop: str
     release_id: str
     promotion_number: int
     source: str  # batch or nearline
     scored_at: datetime  # logical time of the run
-    input_watermark: datetime  # everything published up to here was taken into account
     horizon_hours: int
 
 
@@ -31,6 +32,8 @@ def upsert(
     connection: sa.Connection, profiles: pa.Table, interests: pa.Table, recommendations: pa.Table, stamp: Stamp
 ) -> int:
     """Write one set of users; return how many profile rows changed. Locks: those users' rows until commit."""
+    if not profiles.num_rows:
+        return 0
     db.query(connection, "stage_profiles")
     db.copy_rows(connection, "staged_profile", _profile_rows(profiles, recommendations, stamp))
     db.copy_rows(connection, "staged_interest", _with_shop(interests, stamp))
@@ -52,36 +55,67 @@ def write_items(connection: sa.Connection, items: pa.Table, shop: str) -> None:
     db.query(connection, "move_staged_items")
 
 
-LISTS_AS_JSON = """
-WITH recommended_list AS (
-    SELECT user_id, to_json(list({'item_id': item_id, 'score': round(score, 6)} ORDER BY rank))::VARCHAR AS items
-    FROM recommended GROUP BY user_id
-), content AS (
-    SELECT
-        scored.* REPLACE (to_json(top_categories)::VARCHAR AS top_categories),
-        coalesce(items, '[]') AS recommended_items
-    FROM scored LEFT JOIN recommended_list USING (user_id)
-)
-SELECT * FROM content ORDER BY user_id
-"""
-CONTENT_DIGESTS = "SELECT md5(to_json(content)::VARCHAR) AS content_digest FROM content ORDER BY user_id"
-
-
 def _profile_rows(profiles: pa.Table, recommendations: pa.Table, stamp: Stamp) -> pa.Table:
-    """Rows for staged_profile, by user_id; lists become JSON, and content_digest covers all that people read."""
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.register("scored", profiles)
-        connection.register("recommended", recommendations)
-        rows = connection.sql(LISTS_AS_JSON).to_arrow_table()
-        connection.register("content", rows.drop_columns(["valid_at"]))
-        digests = connection.sql(CONTENT_DIGESTS).to_arrow_table()
+    """Rows for staged_profile; lists become JSON, and content_digest covers all that people read."""
+    profiles, recommendations = profiles.combine_chunks(), recommendations.combine_chunks()
+    lists = {
+        "top_categories": _top_categories(profiles["top_categories"].chunk(0)),
+        "recommended_items": _recommended_items(recommendations, profiles["user_id"]),
+    }
+    rows = profiles.drop_columns(["top_categories"])
+    for name, values in lists.items():
+        rows = rows.append_column(name, values)
+    rows = rows.append_column("content_digest", _digests(rows.drop_columns(["valid_at"])))
     horizon = pa.scalar(timedelta(hours=stamp.horizon_hours), pa.duration("us"))
     rows = rows.append_column("expires_at", pc.add(rows["valid_at"], horizon))
-    rows = rows.append_column("content_digest", digests["content_digest"])
+    rows = rows.append_column("input_watermark", rows["valid_at"])
     for each in fields(Stamp):
         rows = rows.append_column(each.name, pa.repeat(getattr(stamp, each.name), rows.num_rows))
     return rows
+
+
+def _top_categories(lists: pa.ListArray) -> pa.Array:
+    flat = lists.flatten()
+    offsets = lists.offsets.to_numpy()
+    return _as_json(offsets - offsets[0], {"category": flat.field("category"), "weight": flat.field("weight")})
+
+
+def _recommended_items(recommendations: pa.Table, user_ids: pa.ChunkedArray) -> pa.Array:
+    """One JSON list per user, from rows in order of (user, rank)."""
+    owner = pc.index_in(recommendations["user_id"], value_set=user_ids.combine_chunks())
+    counts = np.bincount(owner.to_numpy(), minlength=len(user_ids))
+    scores = pc.round(recommendations["score"], 6)
+    return _as_json(np.append(0, np.cumsum(counts)), {"item_id": recommendations["item_id"], "score": scores})
+
+
+def _as_json(offsets: np.ndarray, columns: dict[str, pa.Array | pa.ChunkedArray]) -> pa.Array:
+    """Lists of objects as JSON texts, column by column instead of object by object."""
+    members = [pc.binary_join_element_wise(f'"{name}": ', _json_values(each), "") for name, each in columns.items()]
+    objects = pc.binary_join_element_wise("{", pc.binary_join_element_wise(*members, ", "), "}", "")
+    if isinstance(objects, pa.ChunkedArray):
+        objects = objects.combine_chunks()
+    listed = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), objects)
+    return pc.binary_join_element_wise("[", pc.binary_join(listed, ", "), "]", "")
+
+
+def _json_values(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not pa.types.is_string(values.type):
+        return values.cast(pa.string())
+    distinct = values.dictionary_encode()
+    return pa.array(
+        [json.dumps(each, ensure_ascii=False) for each in distinct.dictionary.to_pylist()], pa.string()
+    ).take(distinct.indices)
+
+
+def _digests(content: pa.Table) -> pa.Array:
+    """MD5 of each row's values in order of columns."""
+    columns = [
+        each.cast(pa.int64()).cast(pa.string()) if pa.types.is_timestamp(each.type) else each.cast(pa.string())
+        for each in content.columns
+    ]
+    joined = pc.binary_join_element_wise(*columns, "\x1f", null_handling="replace", null_replacement="\\N")
+    return pa.array([hashlib.md5(each.encode(), usedforsecurity=False).hexdigest() for each in joined.to_pylist()])
 
 
 def _with_shop(rows: pa.Table, stamp: Stamp) -> pa.Table:

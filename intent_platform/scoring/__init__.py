@@ -1,5 +1,5 @@
 """(release, sequences) → profile values. No reads, no writes, no clock: batch and nearline get the same numbers."""
 
-from intent_platform.scoring.score import Scores, score
+from intent_platform.scoring.score import Scores, score, score_users
 
-__all__ = ["Scores", "score"]
+__all__ = ["Scores", "score", "score_users"]

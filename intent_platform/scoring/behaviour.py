@@ -1,4 +1,7 @@
-"""Counts, money and prices by window: what a shopper did, whatever the release."""
+"""Counts, money and prices by window: what a shopper did, whatever the release.
+
+age: int64 µs (R,), from each row to the moment at which its user is asked.
+"""
 
 import numpy as np
 import pyarrow as pa
@@ -6,9 +9,8 @@ import pyarrow as pa
 from intent_platform.model.rows import US_PER_DAY, Rows
 
 
-def count_columns(rows: Rows, now: int) -> dict[str, pa.Array]:
-    """Events in the windows (now − n days, now]."""
-    age = now - rows.at
+def count_columns(rows: Rows, age: np.ndarray) -> dict[str, pa.Array]:
+    """Events in the last n days; one of exactly n days ago is out."""
     everything = np.ones(len(rows), bool)
     wanted = {
         "events_1d": (everything, 1),
@@ -25,17 +27,17 @@ def count_columns(rows: Rows, now: int) -> dict[str, pa.Array]:
     }
 
 
-def money_columns(rows: Rows, now: int) -> dict[str, pa.Array]:
+def money_columns(rows: Rows, age: np.ndarray) -> dict[str, pa.Array]:
     """Purchases of 30 days in the currency in which the user bought most often (the first by name among equals)."""
-    is_recent = (now - rows.at < 30 * US_PER_DAY) & rows.is_type("purchase")
+    is_recent = (age < 30 * US_PER_DAY) & rows.is_type("purchase")
     spent = np.nan_to_num(rows.price) * rows.quantity
     chosen, total, names = _by_main_currency(rows, np.flatnonzero(is_recent & np.isfinite(rows.price)), spent)
     return {"spent_30d": pa.array(total, pa.float64()), "spent_currency": _currency_column(chosen, names)}
 
 
-def price_columns(rows: Rows, now: int) -> dict[str, pa.Array]:
+def price_columns(rows: Rows, age: np.ndarray) -> dict[str, pa.Array]:
     """Lower and upper quartile of the prices met in 30 days, in the currency met most often; NULL without a price."""
-    is_met = (now - rows.at < 30 * US_PER_DAY) & np.isfinite(rows.price) & (rows.item[0] >= 0)
+    is_met = (age < 30 * US_PER_DAY) & np.isfinite(rows.price) & (rows.item[0] >= 0)
     met = np.flatnonzero(is_met)
     chosen, _, names = _by_main_currency(rows, met, rows.price)
     met = met[_sorted_currency(rows)[0][met] == chosen[rows.user[met]]]

@@ -44,9 +44,10 @@ class Interests:
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 
-def find_interests(rows: Rows, index: ItemIndex, now: int) -> Interests:
+def find_interests(rows: Rows, index: ItemIndex, age: np.ndarray) -> Interests:
+    """age: int64 µs (R,), from each row to the moment at which its user is asked."""
     codes, categories = _category_of_rows(rows, index)
-    weight = _WEIGHT_OF_CODE[rows.type_code] * 0.5 ** ((now - rows.at) / (HALF_LIFE_DAYS * US_PER_DAY))
+    weight = _WEIGHT_OF_CODE[rows.type_code] * 0.5 ** (age / (HALF_LIFE_DAYS * US_PER_DAY))
     taken = np.flatnonzero((codes >= 0) & (weight > 0))
     width = max(len(categories), 1)
     keys, inverse = np.unique(rows.user[taken] * width + codes[taken], return_inverse=True)

@@ -34,22 +34,27 @@ def score(release: Release, histories: pa.Table, *, valid_at: datetime, settings
     histories: sequence rows in order of (user_id, occurred_at, event_id), history_days back from valid_at.
     """
     rows = Rows.of(histories, until=valid_at)
-    now = micros(valid_at)
+    return score_users(release, rows, np.full(rows.users, micros(valid_at)), settings)
+
+
+def score_users(release: Release, rows: Rows, valid_at: np.ndarray, settings: Settings) -> Scores:
+    """Score every user at a moment of their own, valid_at: int64 µs (users,), not before their newest row."""
     newest = rows.starts[1:] - 1
     item = np.append(release.index.positions(rows.item[1]), -1)[rows.item[0]]
     hidden = release.model.hidden(rows, newest, item, release.known_items) if rows.users else None
-    intent = release.model.intent(rows, newest, np.full(rows.users, now), hidden) if rows.users else np.zeros(0)
-    interests = find_interests(rows, release.index, now)
+    intent = release.model.intent(rows, newest, valid_at, hidden) if rows.users else np.zeros(0)
+    age = valid_at[rows.user] - rows.at
+    interests = find_interests(rows, release.index, age)
     profiles = {
         "user_id": rows.user_ids,
         "last_event_at": pa.array(rows.at[newest], pa.int64()).cast(_UTC),
         "last_event_type": rows.table["event_type"].take(pa.array(newest)),
-        **count_columns(rows, now),
-        **money_columns(rows, now),
+        **count_columns(rows, age),
+        **money_columns(rows, age),
         **_intent_columns(release, intent, rows.users),
         "top_categories": interests.top_categories(rows.users),
-        **price_columns(rows, now),
-        "valid_at": pa.array(np.full(rows.users, now), pa.int64()).cast(_UTC),
+        **price_columns(rows, age),
+        "valid_at": pa.array(valid_at, pa.int64()).cast(_UTC),
     }
     return Scores(
         profiles=pa.table(profiles),

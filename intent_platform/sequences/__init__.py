@@ -2,10 +2,11 @@
 
 from intent_platform.sequences.account import account_of_days
 from intent_platform.sequences.build import SEQUENCE_SCHEMA, build_days
-from intent_platform.sequences.history import offsets, read_history, read_touches, user_buckets
+from intent_platform.sequences.history import IN_ORDER, offsets, read_history, read_touches, user_buckets
 from intent_platform.sequences.labels import Split, label, split_by_time
 
 __all__ = [
+    "IN_ORDER",
     "SEQUENCE_SCHEMA",
     "Split",
     "account_of_days",

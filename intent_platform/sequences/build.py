@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 import ibis
+import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
@@ -34,8 +35,14 @@ SEQUENCE_SCHEMA = pa.schema(
 )
 """Sorted by (user_id, occurred_at, event_id); long form, one row per event."""
 
-VERSION = "2"
+VERSION = "3"
 """Goes up when the same inputs give another file or other tags: days that are there are then built anew."""
+
+
+@ibis.udf.scalar.builtin(signature=((dt.Timestamp(timezone="UTC"),), dt.int64))
+def epoch_us(moment):
+    """DuckDB: microseconds since 1970."""
+
 
 Changes = dict[tuple[str, str], Sequence[DataFile]]
 
@@ -130,8 +137,8 @@ def with_owner(events: ir.Table, links: ir.Table) -> ir.Table:
 def with_sessions(events: ir.Table, *, gap_minutes: int) -> ir.Table:
     """session_started_at: first event after a silence of more than gap_minutes; the shop's session_id stays beside."""
     in_order = ibis.window(group_by="user_id", order_by=["occurred_at", "event_id"])
-    since = events.occurred_at.epoch_seconds() - events.occurred_at.lag().over(in_order).epoch_seconds()
-    begins = (since.isnull() | (since > gap_minutes * 60)).ifelse(
+    since = epoch_us(events.occurred_at) - epoch_us(events.occurred_at.lag().over(in_order))
+    begins = (since.isnull() | (since > gap_minutes * 60_000_000)).ifelse(
         events.occurred_at, ibis.null(events.occurred_at.type())
     )
     so_far = ibis.cumulative_window(group_by="user_id", order_by=["occurred_at", "event_id"])

@@ -1,0 +1,306 @@
+"""make bench-nearline: events from the inbox to visible profiles, with model and recommendations, on one machine.
+
+A synthetic shop is trained once; then today's events go through inbox.event. Measured: commit → visible at a steady
+rate (by Postgres' own commit times), drained events a second, the same with an old transaction open, and latency while
+a refresh of all profiles runs. Beside it procrastinate and pgqueuer, each job running the same scoring in the same
+database. Prints a table; writes var/bench/nearline.json.
+"""
+
+import argparse
+import asyncio
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import psycopg2
+import pyarrow as pa
+import sqlalchemy as sa
+import torch
+from result import write_result
+
+from intent_platform import daily, db, keys, nearline, training
+from intent_platform.inbox.door import InboxDoor
+from intent_platform.settings import Settings
+from intent_platform.synthetic import write_shop
+
+COLUMNS = ("event_id", "event_type", "occurred_at", "user_id", "item_id", "query_text", "category", "price", "currency")
+COMMIT_TIMES = ("-c", "track_commit_timestamp=on")
+
+
+@contextmanager
+def trained_shop(folder: Path, users: int, first_day: date) -> Iterator[Settings]:
+    """A shop with a trained release and profiles as of yesterday; today's events have not come yet."""
+    days = (_today() - first_day).days
+    settings = Settings(
+        home=folder / "home",
+        postgres_home=str(folder / "postgres"),
+        events_path=str(folder / "shop" / "events" / "{day}.csv"),
+        max_epochs=2,
+    )
+    write_shop(folder / "shop", first_day=first_day, days=days + 1, users=users, seed=7)
+    keys.create_missing_keys(settings)
+    with db.serve(settings, options=[" ".join(COMMIT_TIMES)]) as served:
+        db.migrate(served)
+        daily.load_catalogue(served, source="native_catalogue", path=str(folder / "shop" / "catalogue.csv"))
+        for number in range(days):
+            daily.validate_events(first_day + timedelta(days=number), served, max_rejected_ratio=0.2)
+        last = _today() - timedelta(days=1)
+        daily.build_sequences(last, served)
+        print(training.retrain(last, served).reason[:120])
+        daily.refresh_profiles(last, served)
+        yield served
+
+
+def todays_events(folder: Path, count: int) -> list[dict[str, str | None]]:
+    """`count` events in order of time, moved to now; the day is told again with other ids until there are enough."""
+    path = folder / "shop" / "events" / f"{_today()}.csv"
+    with path.open(encoding="utf-8", errors="ignore", newline="") as stream:
+        rows = [
+            row for row in csv.DictReader(stream) if row["event_id"] and None not in row.values() and row["user_id"]
+        ]
+    rows.sort(key=lambda row: row["occurred_at"])
+    now = datetime.now(UTC).replace(microsecond=0)
+    found = []
+    while len(found) < count:
+        turn = len(found)
+        for row in rows[: count - turn]:
+            event = {name: row[name] or None for name in COLUMNS}
+            found.append({**event, "event_id": f"{turn}-{event['event_id']}", "occurred_at": now.isoformat()})
+    return found
+
+
+def put_all(settings: Settings, events: list[dict]) -> None:
+    table = pa.table({name: pa.array([each[name] for each in events], pa.string()) for name in COLUMNS})
+    with db.connect(settings) as connection:
+        db.copy_rows(connection, "inbox.event", table)
+
+
+@contextmanager
+def scorer(settings: Settings) -> Iterator[None]:
+    """`intent nearline` as a process of its own."""
+    environment = {**os.environ, **settings.as_environment(), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "intent_platform.cli", "nearline"], env=environment)
+    try:
+        _wait_until(lambda: _scalar(settings, "SELECT count(*) FROM nearline.worker WHERE stopped_at IS NULL") > 0)
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def latency(settings: Settings, events: list[dict], per_second: int) -> np.ndarray:
+    """Milliseconds from an event's commit to its profile's, float64 (events,), put singly at a steady rate."""
+    connection = psycopg2.connect(_dsn(settings))
+    connection.autocommit = True
+    insert = f"INSERT INTO inbox.event ({', '.join(COLUMNS)}) VALUES ({', '.join(['%s'] * len(COLUMNS))})"
+    put_at: dict[str, float] = {}
+    began = time.time()
+    with connection.cursor() as cursor:
+        for number, event in enumerate(events):
+            time.sleep(max(began + number / per_second - time.time(), 0))
+            cursor.execute(insert, [event[name] for name in COLUMNS])
+            put_at[event["event_id"]] = time.time()
+    took = time.time() - began
+    connection.close()
+    _wait_until(lambda: _scalar(settings, "SELECT count(*) FROM inbox.event") == 0)
+    with db.connect(settings) as reading:
+        statement = "SELECT event_id, extract(epoch FROM pg_xact_commit_timestamp(xmin)) AS at FROM inbox.accepted"
+        visible = {row.event_id: float(row.at) for row in reading.execute(sa.text(statement))}
+    print(f"{len(events):,} events put in {took:.1f} s")
+    return np.array([1000 * (visible[name] - at) for name, at in put_at.items() if name in visible])
+
+
+def drained(settings: Settings, events: list[dict], *, is_pinned: bool = False) -> float:
+    """Events a second over a backlog that waits already; is_pinned: an old transaction stays open meanwhile."""
+    put_all(settings, events)
+    pin = psycopg2.connect(_dsn(settings))
+    if is_pinned:
+        pin.cursor().execute("SELECT txid_current()")
+    worker = nearline.Scorer(settings=settings)
+    found = training.current_release(settings)
+    serving = nearline.Serving(release=found[0], promotion=found[1])
+    began, taken = time.monotonic(), 0
+    while claimed := worker.take(serving, worker._after()):
+        taken += claimed
+    seconds = time.monotonic() - began
+    pin.close()
+    assert taken == len(events)
+    return taken / seconds
+
+
+def during_refresh(settings: Settings, events: list[dict], per_second: int, day: date) -> np.ndarray:
+    """Latency while everyone's profile is refreshed again and again in another process."""
+    command = [sys.executable, "-m", "intent_platform.cli", "refresh", day.isoformat()]
+    environment = {**os.environ, **settings.as_environment(), "OMP_NUM_THREADS": "1"}
+    stop = threading.Event()
+
+    def refresh() -> None:
+        while not stop.is_set():
+            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+    thread = threading.Thread(target=refresh)
+    thread.start()
+    try:
+        return latency(settings, events, per_second)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def one_by_one(settings: Settings) -> Callable[[dict], None]:
+    """What a job of the peers does: the same rules, memory, scoring and upsert for one event, in its transaction."""
+    found = training.current_release(settings)
+    serving = nearline.Serving(release=found[0], promotion=found[1])
+    door = InboxDoor(datetime.now(UTC).date(), settings)
+
+    def score(event: dict) -> None:
+        row = {**dict.fromkeys(door.door.mapping.fields), **event, "seq": 1}
+        with db.connect(settings) as connection:
+            fresh = door.judge([row]).accepted
+            nearline.move_profiles(
+                connection, serving.release, fresh, serving.stamp(datetime.now(UTC), settings), settings
+            )
+
+    return score
+
+
+def by_procrastinate(settings: Settings, events: list[dict]) -> float:
+    """Jobs a second; the schema is procrastinate's own, in the same database."""
+    import procrastinate
+
+    score = one_by_one(settings)
+    dsn = _dsn(settings)
+    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=dsn))
+
+    @app.task(name="score")
+    def task(event: dict) -> None:
+        score(event)
+
+    async def drain() -> float:
+        async with app.open_async():
+            await app.schema_manager.apply_schema_async()
+            await task.batch_defer_async(*({"event": event} for event in events))
+            began = time.monotonic()
+            await app.run_worker_async(wait=False, install_signal_handlers=False, listen_notify=False)
+            return len(events) / (time.monotonic() - began)
+
+    return asyncio.run(drain())
+
+
+def by_pgqueuer(settings: Settings, events: list[dict]) -> float:
+    """Jobs a second; likewise."""
+    import asyncpg
+    from pgqueuer import PgQueuer, Queries
+    from pgqueuer.db import AsyncpgDriver
+    from pgqueuer.types import QueueExecutionMode
+
+    score = one_by_one(settings)
+    dsn = _dsn(settings)
+
+    async def drain() -> float:
+        connection = await asyncpg.connect(dsn)
+        driver = AsyncpgDriver(connection)
+        queries = Queries(driver)
+        await queries.install()
+        payloads = [json.dumps(event).encode() for event in events]
+        await queries.enqueue(["score"] * len(events), payloads, [0] * len(events))
+        runner = PgQueuer(driver)
+
+        @runner.entrypoint("score")
+        async def task(job) -> None:
+            score(json.loads(job.payload))
+
+        began = time.monotonic()
+        await runner.run(mode=QueueExecutionMode.drain)
+        seconds = time.monotonic() - began
+        await connection.close()
+        return len(events) / seconds
+
+    return asyncio.run(drain())
+
+
+def _dsn(settings: Settings) -> str:
+    return sa.make_url(settings.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def _scalar(settings: Settings, statement: str) -> int:
+    with db.connect(settings) as connection:
+        return connection.execute(sa.text(statement)).scalar_one()
+
+
+def _wait_until(is_so: Callable[[], bool], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > until:
+            raise TimeoutError
+        time.sleep(0.05)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=2_000)
+    parser.add_argument("--days", type=int, default=10)
+    parser.add_argument(
+        "--events", type=int, default=20_000, help="to drain, half of them while an old transaction is open"
+    )
+    parser.add_argument("--per-second", type=int, default=1_000)
+    parser.add_argument("--seconds", type=int, default=20)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)  # the embedded Postgres may run as another account
+        with trained_shop(folder, given.users, _today() - timedelta(days=given.days)) as settings:
+            figures, peers = measure(replace(settings, threads=1), folder, given)
+        data = sorted((folder / "shop" / "events").iterdir())
+        for name, each in {"nearline": figures, **peers}.items():
+            print(f"{name:14}" + "".join(f"{key:>24} {value:.4g}" for key, value in each.items()))
+        write_result("nearline", figures, peers, data, " ".join(["python benchmarks/nearline.py", *sys.argv[1:]]))
+
+
+def measure(settings: Settings, folder: Path, given: argparse.Namespace) -> tuple[dict, dict]:
+    steady = given.per_second * given.seconds
+    events = todays_events(folder, 2 * steady + 2 * given.events + 400)
+    taken = iter(events)
+
+    def some(count: int) -> list[dict]:
+        return [next(taken) for _ in range(count)]
+
+    rates = [(drained(settings, some(given.events // 2)), drained(settings, some(given.events // 2), is_pinned=True))
+             for _ in range(2)]  # fmt: skip
+    free, pinned = (statistics.mean(each) for each in zip(*rates, strict=True))
+    with scorer(settings):
+        quiet = latency(settings, some(steady), given.per_second)
+        busy = during_refresh(settings, some(steady), given.per_second, _today() - timedelta(days=1))
+    figures = {
+        "p50_ms": float(np.percentile(quiet, 50)),
+        "p99_ms": float(np.percentile(quiet, 99)),
+        "events_per_s": free,
+        "pinned_loss_ratio": 1 - pinned / free,
+        "p99_ms_during_refresh": float(np.percentile(busy, 99)),
+    }
+    peers = {
+        "procrastinate": {"events_per_s": by_procrastinate(settings, some(200))},
+        "pgqueuer": {"events_per_s": by_pgqueuer(settings, some(200))},
+    }
+    return figures, peers
+
+
+if __name__ == "__main__":
+    main()

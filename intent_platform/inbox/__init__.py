@@ -1,0 +1,1 @@
+"""The nearline door: claimed events → judged → merged with what is remembered. The caller owns the transaction."""

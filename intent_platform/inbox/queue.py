@@ -1,0 +1,102 @@
+"""inbox.event as a queue: claim, acknowledge, set aside, rotate, wait. The caller owns the transaction."""
+
+import select
+import time
+from collections.abc import Sequence
+from datetime import date
+
+import psycopg2
+import pyarrow as pa
+import sqlalchemy as sa
+
+from intent_platform import db
+from intent_platform.events.quarantine import Rejected, Sealer, quarantine_table
+from intent_platform.log import get_logger
+from intent_platform.settings import Settings
+
+log = get_logger(__name__)
+
+
+def claim(connection: sa.Connection, shop: str, *, after: int, most: int) -> Sequence[sa.RowMapping]:
+    """Lock up to `most` waiting events with a larger seq, in order of seq, that no other scorer has.
+
+    `after` spares a walk over rows that are deleted but still kept for somebody's old transaction. An event may become
+    visible after a later one, so look again from 0 now and then.
+    """
+    return db.query(connection, "claim_events", shop=shop, after=after, most=most)
+
+
+def acknowledge(connection: sa.Connection, shop: str, claimed: Sequence[sa.RowMapping]) -> None:
+    """Remove claimed events; they are gone once the transaction commits, and wait again if it does not."""
+    db.query(connection, "acknowledge_events", shop=shop, seqs=[row["seq"] for row in claimed])
+
+
+def keep_first_arrivals(connection: sa.Connection, shop: str, accepted: pa.Table) -> pa.Table:
+    """Those of the accepted events whose id never came before; the others are noted in inbox.duplicate."""
+    if not accepted.num_rows:
+        return accepted
+    ids = accepted["event_id"].to_pylist()
+    first = {event_id: place for place, event_id in reversed(list(enumerate(ids)))}
+    day: date = accepted["received_on"][0].as_py()
+    fresh = db.query(connection, "see_events", shop=shop, received_on=day, event_ids=sorted(first))
+    new = {row["event_id"] for row in fresh}
+    is_new = [event_id in new and first[event_id] == place for place, event_id in enumerate(ids)]
+    repeats = accepted.filter(pa.array([not each for each in is_new])).select(["received_on", "event_id", "line"])
+    if repeats.num_rows:
+        rows = repeats.rename_columns(["received_on", "event_id", "seq"])
+        db.copy_rows(connection, "inbox.duplicate", rows.append_column("shop", pa.repeat(shop, rows.num_rows)))
+    return accepted.filter(pa.array(is_new))
+
+
+def keep_accepted(connection: sa.Connection, shop: str, accepted: pa.Table) -> None:
+    """Write them to inbox.accepted, where validate_events reads them."""
+    kept = accepted.drop_columns(["file"])
+    renamed = kept.rename_columns(["seq" if name == "line" else name for name in kept.column_names])
+    db.copy_rows(connection, "inbox.accepted", renamed.append_column("shop", pa.repeat(shop, renamed.num_rows)))
+
+
+def keep_rejected(connection: sa.Connection, rejected: Sequence[Rejected], settings: Settings) -> None:
+    """Seal what broke a rule and set it aside."""
+    if not rejected:
+        return
+    sealed = quarantine_table(list(rejected), Sealer(settings)).drop_columns(["file"])
+    rows = [{**row, "seq": row.pop("line"), "shop": settings.shop} for row in sealed.to_pylist()]
+    db.execute_many(connection, "add_rejected_event", rows)
+
+
+def rotate(connection: sa.Connection) -> int:
+    """Truncate what is done with; returns how many partitions were, 0 where somebody looks at it."""
+    return connection.execute(sa.text("SELECT inbox.rotate()")).scalar_one()
+
+
+class Bell:
+    """Rings when something was put into the inbox. A lost ring costs no more than the wait's timeout."""
+
+    def __init__(self, settings: Settings) -> None:
+        url = sa.make_url(settings.database_url).set(drivername="postgresql")
+        self._url = url.render_as_string(hide_password=False)
+        self._connection: psycopg2.extensions.connection | None = None
+
+    def wait(self, timeout_s: float) -> None:
+        """Return at a ring, or when the time is over; while Postgres is away, when the time is over."""
+        try:
+            connection = self._connection = self._connection or self._listening()
+            if select.select([connection], [], [], timeout_s)[0]:
+                connection.poll()
+                connection.notifies.clear()
+        except psycopg2.Error as error:
+            log.warning("bell_lost", error=str(error).splitlines()[0])
+            self.close()
+            time.sleep(timeout_s)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    def _listening(self) -> psycopg2.extensions.connection:
+        connection = psycopg2.connect(self._url, connect_timeout=5)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("LISTEN intent_inbox")
+        return connection

@@ -1,0 +1,100 @@
+"""nearline.user_state: each shopper's recent events as one compressed Arrow record batch.
+
+The caller owns the transaction. A state holds the events of the last history_days, whichever door they came through,
+so that nearline scores from the same rows as the daily refresh.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import sqlalchemy as sa
+import zstandard
+
+from intent_platform import db
+from intent_platform.events.contract import EVENT_SCHEMA, UTC_TIME
+from intent_platform.model.rows import Rows
+
+STATE_SCHEMA = pa.schema(
+    [
+        *(EVENT_SCHEMA.field(name) for name in ("event_id", "event_type", "occurred_at")),
+        pa.field("own_user_id", pa.string()),  # NULL where the event named a device only
+        EVENT_SCHEMA.field("anonymous_id"),
+        *(EVENT_SCHEMA.field(name) for name in ("item_id", "query_text", "category", "price", "currency", "quantity")),
+        pa.field("received_on", pa.date32()),  # through the inbox; NULL: by file
+    ]
+)
+
+OWNED_SCHEMA = pa.schema([pa.field("user_id", pa.string()), *STATE_SCHEMA])
+"""user_id is the owner: the shopper in whose state the event lies."""
+
+_compress = zstandard.ZstdCompressor(level=1).compress
+_decompress = zstandard.ZstdDecompressor().decompress
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class States:
+    """What is known of some shoppers; their rows are locked until the transaction ends."""
+
+    events: pa.Table  # OWNED_SCHEMA, in no order
+    valid_at: dict[str, datetime]  # by user_id, where a profile was told before
+
+
+def lock_states(connection: sa.Connection, shop: str, user_ids: Iterable[str]) -> States:
+    """Lock and read the states of these shoppers, in key order; one without a state gets an empty row to lock."""
+    wanted = sorted(set(user_ids))
+    db.query(connection, "add_missing_states", shop=shop, user_ids=wanted)
+    rows = db.query(connection, "lock_states", shop=shop, user_ids=wanted)
+    found = [row for row in rows if row["events"] is not None]
+    return States(
+        events=_decoded((row["user_id"], bytes(row["events"])) for row in found),
+        valid_at={row["user_id"]: row["valid_at"] for row in rows if row["valid_at"] is not None},
+    )
+
+
+def write_states(connection: sa.Connection, shop: str, rows: Rows, valid_at: np.ndarray) -> None:
+    """Replace the states of the rows' users, which are locked; rows: OWNED_SCHEMA; valid_at: int64 µs (users,)."""
+    db.query(connection, "stage_states")
+    db.copy_rows(connection, "staged_state", state_rows(shop, rows, valid_at))
+    db.query(connection, "move_staged_states")
+
+
+def forget_states(connection: sa.Connection, shop: str, user_ids: Iterable[str]) -> None:
+    """Remove states and profiles of shoppers without events."""
+    db.query(connection, "forget_states", shop=shop, user_ids=sorted(user_ids))
+
+
+def state_rows(shop: str, rows: Rows, valid_at: np.ndarray) -> pa.Table:
+    """Rows of nearline.user_state from OWNED_SCHEMA events; valid_at: int64 µs (users,)."""
+    (batch,) = rows.table.select(STATE_SCHEMA.names).to_batches() or [None]
+    spans = list(zip(rows.starts[:-1], rows.starts[1:], strict=True))
+    return pa.table(
+        {
+            "shop": pa.repeat(shop, rows.users),
+            "user_id": rows.user_ids,
+            "valid_at": pa.array(valid_at, pa.int64()).cast(UTC_TIME),
+            "newest_received_on": _newest(rows.table, spans),
+            "events": pa.array([_encoded(batch, start, stop) for start, stop in spans], pa.string()),
+        }
+    )
+
+
+def _newest(events: pa.Table, spans: list[tuple[int, int]]) -> pa.Array:
+    days = events["received_on"].to_pylist()
+    return pa.array([max(filter(None, days[start:stop]), default=None) for start, stop in spans], pa.date32())
+
+
+def _encoded(batch: pa.RecordBatch | None, start: int, stop: int) -> str:
+    """As COPY reads a bytea."""
+    assert batch is not None
+    return "\\x" + _compress(batch.slice(start, stop - start).serialize()).hex()
+
+
+def _decoded(states: Iterable[tuple[str, bytes]]) -> pa.Table:
+    batches = []
+    for owner, content in states:
+        batch = pa.ipc.read_record_batch(pa.py_buffer(_decompress(content)), STATE_SCHEMA)
+        batches.append(pa.record_batch([pa.repeat(owner, batch.num_rows), *batch.columns], schema=OWNED_SCHEMA))
+    return pa.Table.from_batches(batches, schema=OWNED_SCHEMA)

@@ -1,0 +1,128 @@
+"""Where the daily refresh meets the scorer: neither loses what the other knows.
+
+The refresh brings the lake's new days into the scorer's states. A shopper is ahead of the lake who has events from the
+inbox that no published day holds yet: lake and state are then merged under lock, and scored from both.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+
+from intent_platform import db
+from intent_platform.inbox.merging import Devices, merge
+from intent_platform.inbox.seeding import as_owned, inbox_days, note_seeded, put_devices, put_states, sequence_days
+from intent_platform.inbox.states import OWNED_SCHEMA, lock_states
+from intent_platform.index.release import Release
+from intent_platform.lake import Snapshot
+from intent_platform.model.examples import day_end
+from intent_platform.model.rows import Rows
+from intent_platform.profiles import Stamp
+from intent_platform.rescoring import rescore
+from intent_platform.settings import Settings
+
+USERS_PER_TRANSACTION = 500
+
+NO_DEVICES = Devices(known={}, newly_linked=())
+
+
+@dataclass(kw_only=True)
+class Meeting:
+    """One refresh's side of it."""
+
+    snapshot: Snapshot
+    day: date
+    settings: Settings
+    known_days: Collection[date]  # received days whose nearline events the lake has
+    changed_from: int  # µs: states know everything of the lake before
+    ahead: set[str] = field(default_factory=set)
+    histories: list[pa.Table] = field(default_factory=list)  # of those ahead, from the lake
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, day: date, settings: Settings) -> Self | None:
+        """None where no scorer was ever started."""
+        with db.connect(settings) as connection:
+            if not db.query(connection, "is_nearline_used", shop=settings.shop)[0]["is_used"]:
+                return None
+            seeded = {row["day"]: row["inputs"] for row in db.query(connection, "seeded_days", shop=settings.shop)}
+        changed = [each for each, inputs in sequence_days(snapshot).items() if seeded.get(each) != inputs]
+        changed_from = day_end(min(changed), settings) - 2 * 86_400_000_000 if changed else np.iinfo(np.int64).max
+        return cls(
+            snapshot=snapshot,
+            day=day,
+            settings=settings,
+            known_days=sorted(inbox_days(snapshot)),
+            changed_from=int(changed_from),
+        )
+
+    def seed(self, connection: sa.Connection, histories: pa.Table) -> set[str]:
+        """Bring new events of these whole users into their states; returns who is ahead and must be left alone.
+
+        To be called before their profiles are written: locks come in the scorer's order.
+        """
+        everyone = Rows.of(histories)
+        ahead = self._ahead(connection, everyone.user_ids.to_pylist())
+        has_news = everyone.at[everyone.starts[1:] - 1] >= self.changed_from
+        is_ahead = pc.is_in(everyone.user_ids, value_set=pa.array(sorted(ahead), pa.string())).to_numpy(False)
+        wanted = np.flatnonzero(has_news & ~is_ahead)
+        if len(wanted):
+            rows = Rows.of(as_owned(_of_users(histories, everyone.user_ids.take(pa.array(wanted)))))
+            valid_at = np.full(rows.users, day_end(self.day, self.settings))
+            moved = put_states(connection, self.settings.shop, rows, valid_at, self.known_days)
+            ahead |= set(rows.user_ids.to_pylist()).difference(moved)
+        self._leave(ahead, histories)
+        return ahead
+
+    def look_again(self, connection: sa.Connection, histories: pa.Table) -> None:
+        """After the profiles were written: whoever an inbox event overtook meanwhile is told once more, from both."""
+        self._leave(self._ahead(connection, pc.unique(histories["user_id"]).to_pylist()), histories)
+
+    def catch_up(self, release: Release, stamp: Stamp) -> int:
+        """Score everyone who is ahead from lake and state together; returns how many were scored."""
+        known = Rows.of(as_owned(pa.concat_tables(self.histories))).table if self.histories else None
+        with db.connect(self.settings) as connection:
+            put_devices(connection, self.snapshot, self.settings.shop, self.day, self.settings)
+            rows = db.query(connection, "all_users_ahead", shop=self.settings.shop, known_days=self.known_days)
+        users = sorted(self.ahead | {row["user_id"] for row in rows})
+        scored = 0
+        for first in range(0, len(users), USERS_PER_TRANSACTION):
+            some = users[first : first + USERS_PER_TRANSACTION]
+            with db.connect(self.settings) as connection:
+                scored += self._merge_and_score(connection, release, some, known, stamp)
+        with db.connect(self.settings) as connection:
+            note_seeded(connection, self.snapshot, self.settings)
+        return scored
+
+    def _merge_and_score(
+        self, connection: sa.Connection, release: Release, users: list[str], known: pa.Table | None, stamp: Stamp
+    ) -> int:
+        states = lock_states(connection, stamp.shop, users)
+        from_lake = OWNED_SCHEMA.empty_table() if known is None else _of_users(known, pa.array(users))
+        has_lake = pc.is_in(states.events["user_id"], value_set=pc.unique(from_lake["user_id"]).cast(pa.string()))
+        only_here = pc.invert(
+            pc.is_in(states.events["received_on"], value_set=pa.array([None, *self.known_days], pa.date32()))
+        )
+        # Of who is in the lake, its rows are the truth of all it knows; the state adds what it does not know.
+        remembered = states.events.filter(pc.or_(only_here, pc.invert(has_lake)))
+        told = {user: max(states.valid_at.get(user, stamp.scored_at), stamp.scored_at) for user in users}
+        events = merge(from_lake, remembered, NO_DEVICES)
+        return rescore(connection, release, events, told, users, replace(stamp, source="nearline"), self.settings)
+
+    def _ahead(self, connection: sa.Connection, users: Iterable[str]) -> set[str]:
+        key = {"shop": self.settings.shop, "user_ids": list(users), "known_days": self.known_days}
+        return {row["user_id"] for row in db.query(connection, "users_ahead", **key)}
+
+    def _leave(self, ahead: set[str], histories: pa.Table) -> None:
+        new = ahead - self.ahead
+        if new:
+            self.histories.append(_of_users(histories, pa.array(sorted(new))))
+            self.ahead |= new
+
+
+def _of_users(rows: pa.Table, users: pa.Array) -> pa.Table:
+    return rows.filter(pc.is_in(rows["user_id"], value_set=users))

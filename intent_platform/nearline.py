@@ -1,0 +1,243 @@
+"""The scorer: events from the inbox to profiles within milliseconds, each exactly once. Read `take_batch` first.
+
+Locks come in one order — waiting events, seen ids, devices, states, profiles; by key within each — so any number of
+scorers work side by side without deadlock. A crash anywhere rolls the whole batch back, and its events wait again.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pyarrow as pa
+import sqlalchemy as sa
+import torch
+from prometheus_client import start_http_server
+
+from intent_platform import db
+from intent_platform.errors import DatabaseUnavailable, IntentError, ScorerFailed
+from intent_platform.inbox import queue
+from intent_platform.inbox.door import NOT_SCORABLE, InboxDoor, Judged
+from intent_platform.inbox.merging import Devices, lock_devices, merge, owners_of
+from intent_platform.inbox.states import OWNED_SCHEMA, lock_states
+from intent_platform.index.registry import utc_now
+from intent_platform.index.release import Release
+from intent_platform.log import get_logger
+from intent_platform.profiles import Stamp
+from intent_platform.rescoring import rescore
+from intent_platform.serving import BatchReport, Follower, Serving, Tally
+from intent_platform.settings import Settings
+
+log = get_logger(__name__)
+
+EVENTS_PER_BATCH = 1_000
+"""At most: one event is scored at once, a backlog in hundreds."""
+
+POLL_S = 0.25
+"""How long to wait for a ring before looking anyway."""
+
+LATE_COMMIT_S = 1.0
+"""An event may become visible this much later than one that came after it, and still be found at once."""
+
+SWEEP_S = 5.0
+"""How often to look for older ones: what a crashed scorer had claimed, or a long transaction put."""
+
+LONGEST_BACK_OFF_S = 5.0
+
+
+def take_batch(
+    connection: sa.Connection,
+    serving: Serving,
+    door: InboxDoor,
+    settings: Settings,
+    *,
+    after: int,
+    most: int,
+    now: datetime,
+) -> BatchReport:
+    """Everything about one batch, in the caller's transaction: commit keeps all of it or nothing."""
+    shop = settings.shop
+    claimed = queue.claim(connection, shop, after=after, most=most)
+    if not claimed:
+        return BatchReport()
+    judged = door.judge(claimed)
+    fresh = queue.keep_first_arrivals(connection, shop, judged.accepted)
+    if fresh.num_rows:
+        move_profiles(connection, serving.release, fresh, serving.stamp(now, settings), settings)
+        queue.keep_accepted(connection, shop, fresh)
+    queue.keep_rejected(connection, judged.rejected, settings)
+    queue.acknowledge(connection, shop, claimed)
+    return _report(claimed, judged, fresh)
+
+
+def move_profiles(
+    connection: sa.Connection, release: Release, fresh: pa.Table, stamp: Stamp, settings: Settings
+) -> None:
+    """Score the shoppers of accepted events anew, from all that is remembered of them."""
+    devices = lock_devices(connection, stamp.shop, fresh)
+    new = _owned(fresh, devices)
+    concerned = {*new["user_id"].to_pylist(), *devices.affected_owners()}
+    states = lock_states(connection, stamp.shop, concerned)
+    events = merge(states.events, new, devices)
+    rescore(connection, release, events, states.valid_at, concerned, stamp, settings)
+
+
+def _owned(fresh: pa.Table, devices: Devices) -> pa.Table:
+    """Accepted events under their owners, as states keep them."""
+    owner = owners_of(fresh["user_id"], fresh["anonymous_id"], fresh["occurred_at"], devices)
+    given = {"user_id": owner, "own_user_id": fresh["user_id"]}
+    return pa.table(
+        {name: given[name] if name in given else fresh[name] for name in OWNED_SCHEMA.names}, schema=OWNED_SCHEMA
+    )
+
+
+def _report(claimed: Sequence[sa.RowMapping], judged: Judged, fresh: pa.Table) -> BatchReport:
+    return BatchReport(
+        claimed=len(claimed),
+        accepted=fresh.num_rows,
+        rejected=len(judged.rejected),
+        duplicate=judged.accepted.num_rows - fresh.num_rows,
+        newest_seq=claimed[-1]["seq"],
+        oldest_put_at=min(row["put_at"] for row in claimed),
+    )
+
+
+@dataclass(kw_only=True)
+class Scorer:
+    """One worker: takes batch after batch until it is told to stop, and outlives restarts of Postgres."""
+
+    settings: Settings
+    clock: Callable[[], datetime] = utc_now
+    stop: threading.Event = field(default_factory=threading.Event)
+    tally: Tally = field(default_factory=Tally)
+    _claims: deque[tuple[float, int]] = field(default_factory=lambda: deque([(0.0, 0)]))  # (monotonic s, newest seq)
+    _swept_at: float = float("-inf")  # monotonic s
+    _door: InboxDoor | None = None
+    _singly: int = 0  # events still to be taken one by one, since a batch failed
+
+    def run(self, *, drain: bool = False) -> Tally:
+        """Score until `stop` is set; with drain, until nothing waits."""
+        bell = queue.Bell(self.settings)
+        back_off_s = 0.1
+        with Follower(self.settings, worker_name(), self.tally, self.clock) as follower:
+            while not self.stop.is_set():
+                after = self._after()
+                try:
+                    claimed = self.take(follower.serving, after)
+                except DatabaseUnavailable as error:
+                    log.warning("database_away", waits_s=back_off_s, error=str(error).splitlines()[0])
+                    self.stop.wait(back_off_s)
+                    back_off_s = min(back_off_s * 2, LONGEST_BACK_OFF_S)
+                    continue
+                back_off_s = 0.1
+                if claimed:
+                    continue
+                if not drain:
+                    bell.wait(POLL_S)
+                elif after == 0:
+                    break
+                else:
+                    self._swept_at = float("-inf")
+        bell.close()
+        return self.tally
+
+    def take(self, serving: Serving, after: int = 0) -> int:
+        """One batch of events with a seq above `after` in one transaction; returns how many were claimed."""
+        began = time.monotonic()
+        try:
+            with db.connect(self.settings) as connection:
+                db.query(connection, "limit_waits")
+                report = take_batch(
+                    connection,
+                    serving,
+                    self._door_of(now := self.clock()),
+                    self.settings,
+                    after=after,
+                    most=1 if self._singly else EVENTS_PER_BATCH,
+                    now=now,
+                )
+        except IntentError:
+            raise
+        except Exception:  # something in one of the events that no rule foresaw
+            log.exception("batch_failed", is_single=bool(self._singly))
+            self._isolate(after)
+            return 1
+        self._singly = max(self._singly - 1, 0)
+        if after == 0:
+            self._swept_at = began
+        if report.claimed:
+            self._claims.append((began, report.newest_seq))
+            self.tally.add(report, seconds=time.monotonic() - began, now=self.clock())
+        return report.claimed
+
+    def _after(self) -> int:
+        """The seq up to which nothing can be waiting any more; 0 when it is time to look at everything."""
+        now = time.monotonic()
+        while len(self._claims) > 1 and self._claims[1][0] < now - LATE_COMMIT_S:
+            self._claims.popleft()
+        return 0 if now - self._swept_at > SWEEP_S else self._claims[0][1]
+
+    def _isolate(self, after: int) -> None:
+        """Take the events of a batch that failed one by one; set that one aside which fails alone."""
+        if not self._singly:
+            self._singly = EVENTS_PER_BATCH
+            return
+        with db.connect(self.settings) as connection:
+            claimed = queue.claim(connection, self.settings.shop, after=after, most=1)
+            rejected = self._door_of(self.clock()).reject(claimed, NOT_SCORABLE)
+            queue.keep_rejected(connection, rejected, self.settings)
+            queue.acknowledge(connection, self.settings.shop, claimed)
+
+    def _door_of(self, now: datetime) -> InboxDoor:
+        """The door of the received day that it is by now, in the shop's time zone."""
+        today = now.astimezone(self.settings.zone).date()
+        if self._door is None or self._door.received_on != today:
+            if self._door is not None:
+                self._door.close()
+            self._door = InboxDoor(today, self.settings)
+        return self._door
+
+
+def worker_name() -> str:
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def run(settings: Settings, *, workers: int = 1, drain: bool = False, metrics_port: int = 0) -> Tally | None:
+    """Score until SIGTERM or SIGINT, or with drain until nothing waits; with several workers as child processes.
+
+    The tally is of this process; None where children did the work.
+    """
+    if workers > 1:
+        _run_children(settings, workers, drain=drain, metrics_port=metrics_port)
+        return None
+    scorer = Scorer(settings=settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: scorer.stop.set())
+    torch.set_num_threads(1)  # small batches; more workers keep more cores busy
+    if metrics_port:
+        start_http_server(metrics_port, addr="127.0.0.1")
+    return scorer.run(drain=drain)
+
+
+def _run_children(settings: Settings, workers: int, *, drain: bool, metrics_port: int) -> None:
+    environment = {**os.environ, **settings.as_environment(), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "intent_platform.cli", "nearline", *(["--drain"] if drain else [])]
+    ports = [metrics_port + number if metrics_port else 0 for number in range(workers)]
+    children = [subprocess.Popen([*command, "--metrics-port", str(port)], env=environment) for port in ports]
+
+    def stop_all(*_: object) -> None:
+        for each in children:
+            each.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop_all)
+    statuses = [each.wait() for each in children]
+    if any(statuses):
+        raise ScorerFailed(f"{sum(map(bool, statuses))} of {workers} scorers ended with an error; it is above.")

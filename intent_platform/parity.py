@@ -1,0 +1,128 @@
+"""Does nearline say what the batch says? A day's events go through the scorer's own code, and the two are compared.
+
+All of it happens under two shop names of its own in a transaction that is rolled back: nobody sees it, nothing stays.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+
+from intent_platform import db, sequences
+from intent_platform.daily import end_of_day
+from intent_platform.errors import NotEnoughData, ParityBroken
+from intent_platform.events.contract import ACCEPTED_SCHEMA
+from intent_platform.inbox.seeding import as_owned, put_devices, put_states
+from intent_platform.index.registry import current_release
+from intent_platform.lake import Lake, Snapshot
+from intent_platform.model.examples import day_end
+from intent_platform.model.rows import Rows
+from intent_platform.nearline import move_profiles
+from intent_platform.profiles import upsert
+from intent_platform.scoring import score_users
+from intent_platform.serving import Serving
+from intent_platform.settings import Settings
+
+TOLERANCE = 1e-5
+"""Largest difference of a probability, an amount or a price; counts, times, words and lists must be equal."""
+
+LARGEST_BATCH = 200
+REPEATED_RATIO = 0.05
+NEARLINE, BATCH = "parity.nearline", "parity.batch"  # no shop can have a dot in its name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParityReport:
+    """One row of quality.parity."""
+
+    day: date
+    users: int
+    events: int
+    users_differing: int
+    largest_difference: float
+
+
+def day_to_check(settings: Settings) -> date | None:
+    """The newest refreshed day, unless it was checked since, or nearline is not used."""
+    with db.connect(settings) as connection:
+        found = db.query(connection, "day_without_parity", shop=settings.shop)
+    return found[0]["day"] if found else None
+
+
+def check_parity(day: date, settings: Settings, *, most_users: int = 5_000) -> ParityReport:
+    """Replay `day` for a sample of its shoppers in shuffled, partly repeated batches; ParityBroken when they differ."""
+    found = current_release(settings)
+    snapshot = Lake(settings.lake_root, settings.shop).snapshot()
+    if found is None or f"day={day}" not in snapshot.partitions("sequences"):
+        raise NotEnoughData(f"{day} has no sequences or nothing serves yet: run `intent day {day}` first.")
+    serving = Serving(release=found[0], promotion=found[1])
+    histories, events = _sampled(snapshot, day, most_users, settings)
+    with db.connect(settings) as connection:
+        scratch = connection.begin_nested()
+        _replay(connection, serving, snapshot, day, histories, events, settings)
+        users = _score_by_batch(connection, serving, day, histories, settings)
+        (row,) = db.query(connection, "parity_of_shops", nearline=NEARLINE, batch=BATCH, tolerance=TOLERANCE)
+        scratch.rollback()
+        report = ParityReport(day=day, users=users, events=events.num_rows, **row)
+        db.query(connection, "put_parity", shop=settings.shop, tolerance=TOLERANCE, **asdict(report))
+    if report.users_differing:
+        raise ParityBroken(
+            f"{day}: {report.users_differing:,} of {report.users:,} shoppers have another profile nearline than by "
+            f"batch; numbers differ by up to {report.largest_difference:.3g}, allowed {TOLERANCE:g}. The figures are "
+            "in quality.parity; what serves until the next refresh may be off for them."
+        )
+    return report
+
+
+def _sampled(snapshot: Snapshot, day: date, most_users: int, settings: Settings) -> tuple[pa.Table, pa.Table]:
+    """Histories up to the end of the day of some of its shoppers, and their clean events of the day."""
+    history = sequences.read_history(snapshot, day, settings)
+    at = history["occurred_at"].cast(pa.int64()).to_numpy()
+    is_today = at >= day_end(day - timedelta(days=1), settings)
+    users = pc.unique(history["user_id"].filter(pa.array(is_today))).sort()
+    chosen = users.take(pa.array(np.unique(np.linspace(0, len(users) - 1, min(most_users, len(users))).astype(int))))
+    history = history.filter(pc.is_in(history["user_id"], value_set=chosen))
+    clean = snapshot.read("clean", [f"day={day}"]).select(ACCEPTED_SCHEMA.names)
+    return history, clean.filter(pc.is_in(clean["event_id"], value_set=history["event_id"].combine_chunks()))
+
+
+def _replay(
+    connection: sa.Connection,
+    serving: Serving,
+    snapshot: Snapshot,
+    day: date,
+    histories: pa.Table,
+    events: pa.Table,
+    settings: Settings,
+) -> None:
+    """The scorer's own steps, from what was known when the day began, over its events out of order."""
+    yesterday = day - timedelta(days=1)
+    midnight = end_of_day(yesterday, settings)
+    known = Rows.of(as_owned(histories), until=midnight - timedelta(microseconds=1))
+    put_states(connection, NEARLINE, known, np.full(known.users, day_end(yesterday, settings)), ())
+    put_devices(connection, snapshot, NEARLINE, yesterday, settings)
+    stamp = replace(serving.stamp(midnight, settings), shop=NEARLINE)
+    chance = np.random.default_rng(day.toordinal())
+    count = events.num_rows
+    repeats = chance.integers(count, size=int(count * REPEATED_RATIO))
+    order = chance.permutation(np.concatenate([np.arange(count), repeats]))
+    place = 0
+    while place < len(order):
+        size = int(chance.integers(1, LARGEST_BATCH + 1))
+        fresh = events.take(pa.array(order[place : place + size]))
+        move_profiles(connection, serving.release, fresh, stamp, settings)
+        place += size
+
+
+def _score_by_batch(
+    connection: sa.Connection, serving: Serving, day: date, histories: pa.Table, settings: Settings
+) -> int:
+    """Each shopper at the moment at which nearline told last; returns how many."""
+    rows = Rows.of(histories)
+    scores = score_users(serving.release, rows, rows.at[rows.starts[1:] - 1], settings)
+    stamp = replace(serving.stamp(end_of_day(day, settings), settings), shop=BATCH, source="batch")
+    upsert(connection, scores.profiles, scores.interests, scores.recommendations, stamp)
+    return rows.users

@@ -1,0 +1,172 @@
+"""What a scorer serves with, kept fresh beside it: the current release, the heartbeat, the inbox's partitions."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from prometheus_client import Counter, Histogram
+
+from intent_platform import db
+from intent_platform.domain import Promotion
+from intent_platform.errors import DatabaseUnavailable, IntentError, NotEnoughData
+from intent_platform.inbox import queue
+from intent_platform.inbox.seeding import seed_if_new
+from intent_platform.index.registry import current_promotion, current_release
+from intent_platform.index.release import Release
+from intent_platform.lake import Lake
+from intent_platform.log import get_logger
+from intent_platform.profiles import Stamp
+from intent_platform.settings import Settings
+
+LOOK_S = 0.2  # for a new promotion
+BEAT_S = 1.0
+TIDY_S = 10.0  # rotation of the inbox; a new catalogue
+
+EVENTS = Counter("intent_nearline_events", "Events taken from the inbox, by what became of them.", ["outcome"])
+BATCH_SECONDS = Histogram(
+    "intent_nearline_batch_seconds",
+    "Time from claim to commit.",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+)
+VISIBLE_SECONDS = Histogram(
+    "intent_nearline_visible_seconds",
+    "Time from the oldest event of a batch being put to its profile being visible.",
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0, 300.0),
+)
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Serving:
+    """What a batch is scored with: pinned for the whole of it."""
+
+    release: Release
+    promotion: Promotion
+
+    def stamp(self, now: datetime, settings: Settings) -> Stamp:
+        return Stamp(
+            shop=settings.shop,
+            release_id=self.promotion.release_id,
+            promotion_number=self.promotion.promotion_number,
+            source="nearline",
+            scored_at=now,
+            horizon_hours=settings.horizon_hours,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchReport:
+    """What became of a batch's events: claimed = accepted + rejected + duplicate."""
+
+    claimed: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    duplicate: int = 0
+    newest_seq: int = 0
+    oldest_put_at: datetime | None = None
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What a worker did so far; also exported as metrics."""
+
+    batches: int = 0
+    events: int = 0
+    rejected: int = 0
+
+    def add(self, batch: BatchReport, *, seconds: float, now: datetime) -> None:
+        self.batches += 1
+        self.events += batch.claimed
+        self.rejected += batch.rejected
+        for outcome in ("accepted", "rejected", "duplicate"):
+            EVENTS.labels(outcome).inc(getattr(batch, outcome))
+        BATCH_SECONDS.observe(seconds)
+        if batch.oldest_put_at is not None:
+            VISIBLE_SECONDS.observe(max((now - batch.oldest_put_at).total_seconds(), 0.0))
+
+
+class Follower:
+    """A thread that loads what is promoted while the scorer goes on with what it has; leave it as a context."""
+
+    def __init__(self, settings: Settings, worker: str, tally: Tally, clock: Callable[[], datetime]) -> None:
+        self._settings, self._worker, self._tally, self._clock = settings, worker, tally, clock
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
+        self._started_at = clock()
+        self._items = _items_of(settings)
+        self.serving = _load(settings)
+
+    def __enter__(self) -> Self:
+        self._beat()
+        seed_if_new(self._settings)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        try:
+            self._beat(is_last=True)
+        except DatabaseUnavailable as away:
+            log.warning("last_beat_lost", error=str(away).splitlines()[0])
+
+    def _follow(self) -> None:
+        beat_at = tidied_at = time.monotonic()
+        while not self._stop.wait(LOOK_S):
+            try:
+                self._look(is_tidying := time.monotonic() - tidied_at >= TIDY_S)
+                if is_tidying:
+                    tidied_at = time.monotonic()
+                if time.monotonic() - beat_at >= BEAT_S:
+                    beat_at = time.monotonic()
+                    self._beat()
+            except IntentError as error:  # the scorer goes on with what it has
+                log.warning("cannot_follow", error=str(error).splitlines()[0])
+
+    def _look(self, is_tidying: bool) -> None:
+        items = self._items
+        if is_tidying:
+            items = _items_of(self._settings)
+            with db.connect(self._settings) as connection:
+                queue.rotate(connection)
+        promotion = current_promotion(self._settings)
+        if promotion != self.serving.promotion or items != self._items:
+            self.serving = _load(self._settings)
+            self._items = items
+            log.info("release_picked_up", release=self.serving.release.release_id)
+
+    def _beat(self, *, is_last: bool = False) -> None:
+        now = self._clock()
+        facts = {
+            "worker": self._worker,
+            "started_at": self._started_at,
+            "beat_at": now,
+            "stopped_at": now if is_last else None,
+            "release_id": self.serving.promotion.release_id,
+            "promotion_number": self.serving.promotion.promotion_number,
+            "batches": self._tally.batches,
+            "events": self._tally.events,
+            "rejected": self._tally.rejected,
+        }
+        with db.connect(self._settings) as connection:
+            db.query(connection, "put_worker", shop=self._settings.shop, **facts)
+
+
+def _load(settings: Settings) -> Serving:
+    found = current_release(settings)
+    if found is None:
+        raise NotEnoughData(
+            f"No release serves shop {settings.shop!r} yet, so nothing can be scored: run `intent day` first."
+        )
+    release, promotion = found
+    return Serving(release=release, promotion=promotion)
+
+
+def _items_of(settings: Settings) -> tuple[str, ...]:
+    """Which files hold today's catalogue."""
+    snapshot = Lake(settings.lake_root, settings.shop).snapshot()
+    return tuple(snapshot.paths("items"))

@@ -1,0 +1,102 @@
+"""Is the nearline door well? What waits, who scores, how much is rejected; and what to do when nobody does."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from intent_platform import db
+from intent_platform.errors import NearlineUnwell
+from intent_platform.log import get_logger
+from intent_platform.nearline import Scorer
+from intent_platform.settings import Settings
+
+DEAD_AFTER = timedelta(seconds=30)
+RECENT = timedelta(hours=1)  # over which the rejected share is taken
+KEPT_DAYS = 2  # that ids and accepted events are kept beyond the longest lateness
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NearlineHealth:
+    """What a look at the inbox and the workers found."""
+
+    waiting: int  # events in the inbox
+    lag_s: float  # how long the oldest of them has waited
+    alive: int  # workers heard of within DEAD_AFTER
+    dead: int  # workers that went silent without having stopped in order
+    accepted: int  # within RECENT
+    rejected: int
+    drained: int = 0  # events that the watch itself scored, as no worker was alive
+
+    @property
+    def rejected_ratio(self) -> float:
+        return self.rejected / max(self.accepted + self.rejected, 1)
+
+
+def is_used(settings: Settings) -> bool:
+    """Whether a scorer was ever started, or something waits for one."""
+    with db.connect(settings) as connection:
+        (row,) = db.query(connection, "is_nearline_used", shop=settings.shop)
+    return row["is_used"]
+
+
+def watch(settings: Settings, now: datetime) -> NearlineHealth:
+    """Look, score what waits if no worker is alive, and forget what is kept long enough.
+
+    NearlineUnwell says what is wrong.
+    """
+    health = _look(settings, now)
+    if health.waiting and not health.alive:
+        tally = Scorer(settings=settings).run(drain=True)
+        health = NearlineHealth(**{**_facts(health), "drained": tally.events})
+    _forget(settings, now)
+    log.info("nearline_watched", **_facts(health))
+    if trouble := _troubles(health, settings):
+        raise NearlineUnwell(" ".join(trouble))
+    return health
+
+
+def _look(settings: Settings, now: datetime) -> NearlineHealth:
+    moments = {"now": now, "alive_since": now - DEAD_AFTER, "recent_since": now - RECENT}
+    with db.connect(settings) as connection:
+        (row,) = db.query(connection, "nearline_health", shop=settings.shop, **moments)
+    return NearlineHealth(**row)
+
+
+def _facts(health: NearlineHealth) -> dict:
+    return {name: getattr(health, name) for name in NearlineHealth.__dataclass_fields__}
+
+
+def _forget(settings: Settings, now: datetime) -> None:
+    """An event older than the longest lateness breaks a rule if it comes again, so its id is not needed any more."""
+    today = now.astimezone(settings.zone).date()
+    oldest = today - timedelta(days=-(-settings.max_lateness_hours // 24) + KEPT_DAYS)
+    with db.connect(settings) as connection:
+        db.query(
+            connection,
+            "forget_inbox",
+            shop=settings.shop,
+            kept_from=oldest,
+            rejected_kept_from=today - timedelta(days=settings.quarantine_days),
+        )
+
+
+def _troubles(health: NearlineHealth, settings: Settings) -> list[str]:
+    troubles = []
+    if health.drained:
+        troubles.append(
+            f"No scorer was alive: {health.drained:,} waiting events were scored by the watch. Start `intent nearline`."
+        )
+    if health.dead:
+        troubles.append(f"{health.dead} scorers went silent without having stopped; nearline.worker names them.")
+    if health.lag_s > settings.nearline_max_lag_s and not health.drained:
+        troubles.append(
+            f"{health.waiting:,} events wait, the oldest for {health.lag_s:.0f} s (allowed "
+            f"{settings.nearline_max_lag_s} s). Add workers: `intent nearline --workers N`."
+        )
+    if health.rejected_ratio > settings.max_rejected_ratio:
+        troubles.append(
+            f"{health.rejected:,} of {health.accepted + health.rejected:,} events of the last hour were rejected "
+            f"(allowed {settings.max_rejected_ratio:.2%}); inbox.rejected says by which rule."
+        )
+    return troubles

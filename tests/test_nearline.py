@@ -1,0 +1,321 @@
+"""Events through the inbox: judged, counted once, told within the batch, and equal to what the batch says."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from model_shop import publish
+from received import an_event, write_file
+
+from intent_platform import daily, db, nearline, training
+from intent_platform.errors import ParityBroken
+from intent_platform.events.pseudonyms import Pseudonymiser
+from intent_platform.events.quarantine import Place, Unsealer
+from intent_platform.inbox import queue
+from intent_platform.inbox.merging import Device
+from intent_platform.keys import create_missing_keys
+from intent_platform.nearline import Scorer
+from intent_platform.parity import check_parity
+
+TODAY = date(2026, 8, 21)
+YESTERDAY = TODAY - timedelta(days=1)
+EVENING = datetime(2026, 8, 21, 23, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def shop(settings, tmp_path):
+    """Settings of a shop with a bootstrap release, a catalogue, and one day of events that came by file."""
+    settings = replace(settings, threads=1, max_rejected_ratio=0.5)
+    create_missing_keys(settings)
+    publish(settings)
+    file = write_file(
+        tmp_path, "yesterday.csv", [item_event(number, occurred_at=at(number, YESTERDAY)) for number in range(5)]
+    )
+    daily.run_day(YESTERDAY, settings, path=str(file))
+    return settings
+
+
+def at(hour: int, day: date = TODAY, minute: int = 0) -> str:
+    return f"{day}T{hour:02d}:{minute:02d}:00Z"
+
+
+def item_event(number: int, **changes: str) -> dict[str, str]:
+    return an_event(number, **({"event_id": f"y{number}", "item_id": f"i{number:02}", "user_id": "anna"} | changes))
+
+
+def today_event(number: int, **changes: str) -> dict[str, str]:
+    return item_event(number, **({"event_id": f"t{number}", "occurred_at": at(10, minute=number)} | changes))
+
+
+def put(settings, *events: dict[str, str]) -> None:
+    with db.connect(settings) as connection:
+        connection.execute(sa.text("SELECT inbox.put(CAST(:events AS jsonb))"), {"events": json.dumps(events)})
+
+
+def drain(settings, now: datetime = EVENING):
+    return Scorer(settings=settings, clock=lambda: now).run(drain=True)
+
+
+def rows_of(settings, statement: str, **parameters) -> list:
+    with db.connect(settings) as connection:
+        return [tuple(row) for row in connection.execute(sa.text(statement), parameters)]
+
+
+def user(settings, raw_id: str) -> str:
+    return Pseudonymiser.of(settings).of_user(raw_id)
+
+
+def profile(settings, raw_id: str, columns: str) -> tuple:
+    found = rows_of(
+        settings, f"SELECT {columns} FROM profiles.user_profile WHERE user_id = :user", user=user(settings, raw_id)
+    )
+    assert len(found) == 1
+    return found[0]
+
+
+def content(settings) -> list:
+    columns = "user_id, valid_at, events_1d, events_7d, events_30d, last_event_type, top_categories, recommended_items"
+    return rows_of(settings, f"SELECT {columns} FROM profiles.user_profile ORDER BY user_id")
+
+
+def test_an_event_moves_its_shoppers_profile_and_knows_what_came_by_file(shop):
+    put(shop, today_event(7))
+    drain(shop)
+    found = profile(shop, "anna", "source, events_1d, events_7d, last_event_at, valid_at")
+    assert found == (
+        "nearline",
+        1,
+        6,
+        datetime(2026, 8, 21, 10, 7, tzinfo=UTC),
+        datetime(2026, 8, 21, 10, 7, tzinfo=UTC),
+    )
+    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(0,)]
+
+
+def test_every_claimed_event_is_accepted_rejected_or_a_repeat(shop):
+    put(shop, today_event(1), today_event(1), today_event(2, event_type="hover"), today_event(3, event_id=""))
+    put(shop, today_event(1), today_event(4, occurred_at=at(3, TODAY - timedelta(days=9))))
+    drain(shop)
+    assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t1",)]
+    assert rows_of(shop, "SELECT event_id FROM inbox.duplicate") == [("t1",), ("t1",)]
+    assert rows_of(shop, "SELECT broken_rule FROM inbox.rejected ORDER BY 1") == [
+        ("event_id_missing",), ("event_type_unknown",), ("occurred_outside_window",),
+    ]  # fmt: skip
+
+
+def test_a_rejected_event_is_sealed_and_opens_with_the_private_key(shop):
+    put(shop, today_event(2, event_type="hover"))
+    drain(shop)
+    ((seq, sealed),) = rows_of(shop, "SELECT seq, sealed_row FROM inbox.rejected")
+    assert b"anna" not in bytes(sealed)
+    place = Place(shop=shop.shop, received_on=TODAY, file="inbox", line=seq)
+    assert json.loads(Unsealer(shop).unseal(bytes(sealed), place))["user_id"] == "anna"
+
+
+def test_no_raw_id_is_kept_anywhere_once_the_scorer_was_there(shop):
+    put(shop, today_event(1, user_id="berta", anonymous_id="cookie-7"))
+    drain(shop)
+    tables = ("inbox.accepted", "nearline.user_state", "nearline.device", "profiles.user_profile", "inbox.event")
+    for table in tables:
+        assert "berta" not in str(rows_of(shop, f"SELECT * FROM {table}"))
+        assert "cookie-7" not in str(rows_of(shop, f"SELECT * FROM {table}"))
+
+
+def test_the_order_of_arrival_and_the_size_of_batches_do_not_matter(shop, monkeypatch):
+    events = [today_event(number, user_id=f"user-{number % 3}") for number in range(12)]
+    put(shop, *events)
+    drain(shop)
+    expected = content(shop)
+    for table in ("inbox.seen_event", "inbox.accepted", "nearline.user_state", "nearline.seeded_day"):
+        rows_of(shop, f"DELETE FROM {table} RETURNING 1")
+    rows_of(shop, "DELETE FROM profiles.user_profile RETURNING 1")
+    daily.refresh_profiles(YESTERDAY, shop)
+    monkeypatch.setattr(nearline, "EVENTS_PER_BATCH", 1)
+    put(shop, *reversed(events))
+    drain(shop)
+    assert content(shop) == expected
+
+
+def test_a_device_is_its_users_from_the_link_on_whichever_came_first(shop):
+    before = today_event(1, user_id="", anonymous_id="c1", occurred_at=at(9))
+    login = today_event(2, user_id="carla", anonymous_id="c1", occurred_at=at(10))
+    after = today_event(3, user_id="", anonymous_id="c1", occurred_at=at(11))
+    put(shop, after)
+    drain(shop)
+    put(shop, before, login)
+    drain(shop)
+    assert profile(shop, "carla", "events_1d, last_event_at") == (2, datetime(2026, 8, 21, 11, tzinfo=UTC))
+    device = Pseudonymiser.of(shop).of_anonymous("c1")
+    assert rows_of(shop, "SELECT events_1d FROM profiles.user_profile WHERE user_id = :user", user=device) == [(1,)]
+
+
+def test_links_of_a_device_are_kept_in_order_and_say_nothing_twice():
+    device = Device()
+    moments = [EVENING + timedelta(hours=hour) for hour in range(4)]
+    assert device.link(moments[2], "b")
+    assert device.link(moments[0], "a")
+    assert not device.link(moments[1], "a")
+    assert [device.user_at(moment) for moment in moments] == ["a", "a", "b", "b"]
+    assert device.user_at(EVENING - timedelta(hours=1)) is None
+
+
+def test_a_batch_that_fails_leaves_everything_as_it_was(shop, monkeypatch):
+    put(shop, today_event(1))
+    before = content(shop)
+    monkeypatch.setattr(nearline.queue, "acknowledge", broken)
+    with pytest.raises(ZeroDivisionError), db.connect(shop) as connection:
+        take_one_batch(connection, shop)
+    assert content(shop) == before
+    assert rows_of(shop, "SELECT count(*) FROM inbox.accepted UNION ALL SELECT count(*) FROM inbox.event") == [
+        (0,),
+        (1,),
+    ]
+
+
+def broken(*_, **__):
+    raise ZeroDivisionError
+
+
+def take_one_batch(connection, settings) -> None:
+    scorer = Scorer(settings=settings, clock=lambda: EVENING)
+    release, promotion = training.current_release(settings)
+    serving = nearline.Serving(release=release, promotion=promotion)
+    nearline.take_batch(connection, serving, scorer._door_of(EVENING), settings, after=0, most=10, now=EVENING)
+
+
+def test_an_event_that_cannot_be_scored_is_set_aside_and_the_others_go_on(shop, monkeypatch):
+    move = nearline.move_profiles
+
+    def move_unless_poisoned(connection, release, fresh, *more):
+        assert "t2" not in fresh["event_id"].to_pylist(), "poison"
+        move(connection, release, fresh, *more)
+
+    monkeypatch.setattr(nearline, "move_profiles", move_unless_poisoned)
+    put(shop, *(today_event(number) for number in range(1, 5)))
+    drain(shop)
+    assert rows_of(shop, "SELECT event_id FROM inbox.accepted ORDER BY 1") == [("t1",), ("t3",), ("t4",)]
+    assert rows_of(shop, "SELECT broken_rule FROM inbox.rejected") == [("not_scorable",)]
+
+
+def test_what_another_scorer_has_claimed_is_left_alone_and_found_when_it_lets_go(shop):
+    put(shop, today_event(1), today_event(2))
+    with db.connect(shop) as other:
+        assert len(queue.claim(other, shop.shop, after=0, most=1)) == 1
+        drain(shop)
+        assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t2",)]
+        other.rollback()
+    drain(shop)
+    assert rows_of(shop, "SELECT event_id FROM inbox.accepted ORDER BY 1") == [("t1",), ("t2",)]
+
+
+def test_nearline_events_become_a_source_of_their_received_day_and_the_refresh_loses_none(shop, tmp_path):
+    put(shop, today_event(1), today_event(2, event_type="hover"), today_event(3))
+    drain(shop)
+    file = write_file(tmp_path, "today.csv", [today_event(1), today_event(5, user_id="dora")])
+    received, refreshed = daily.run_day(TODAY, shop, path=str(file))
+    accounts = {each.file: (each.rows_read, each.accepted, each.quarantined) for each in received.accounts}
+    assert accounts == {"inbox": (3, 2, 1), "today.csv": (2, 2, 0)}
+    assert rows_of(shop, "SELECT rows, duplicate FROM quality.clean_day WHERE day = :day", day=TODAY) == [(3, 1)]
+    assert refreshed.users == 2
+    assert profile(shop, "anna", "source, events_1d, valid_at") == ("batch", 2, datetime(2026, 8, 22, tzinfo=UTC))
+
+
+def test_a_refresh_of_a_day_before_keeps_what_came_nearline_since(shop):
+    put(shop, today_event(1))
+    drain(shop)
+    before = content(shop)
+    daily.refresh_profiles(YESTERDAY, shop)
+    assert content(shop) == before
+
+
+def test_a_late_event_is_told_as_of_what_was_told_before(shop):
+    late = today_event(1, occurred_at=at(22, YESTERDAY))
+    put(shop, today_event(2, user_id="emil"))
+    drain(shop)
+    put(shop, late)
+    drain(shop)
+    midnight = datetime(2026, 8, 21, tzinfo=UTC)
+    assert profile(shop, "anna", "events_7d, last_event_at, valid_at") == (6, midnight - timedelta(hours=2), midnight)
+    daily.refresh_profiles(YESTERDAY, shop)
+    assert profile(shop, "anna", "events_7d") == (6,)
+
+
+def test_a_rerun_of_the_day_counts_its_nearline_events_once(shop):
+    put(shop, today_event(1))
+    drain(shop)
+    for _ in range(2):
+        daily.run_day(TODAY, shop)
+    assert rows_of(shop, "SELECT rows, duplicate FROM quality.clean_day WHERE day = :day", day=TODAY) == [(1, 0)]
+
+
+def test_a_days_replay_through_the_scorers_code_equals_the_batch(shop):
+    put(shop, *(today_event(number, user_id=f"user-{number % 4}", anonymous_id="c9") for number in range(20)))
+    put(shop, *(today_event(20 + number, user_id="", anonymous_id="c9") for number in range(9)))
+    drain(shop)
+    daily.run_day(TODAY, shop)
+    report = check_parity(TODAY, shop)
+    assert (report.users, report.events, report.users_differing) == (4, 29, 0)
+    assert rows_of(shop, "SELECT count(*) FROM profiles.user_profile WHERE shop LIKE 'parity%'") == [(0,)]
+    assert rows_of(shop, "SELECT users, users_differing FROM quality.parity") == [(4, 0)]
+
+
+def test_a_difference_between_nearline_and_batch_is_found(shop, monkeypatch):
+    put(shop, *(today_event(number) for number in range(4)))
+    drain(shop)
+    daily.run_day(TODAY, shop)
+    monkeypatch.setattr("intent_platform.rescoring.recent", lambda rows, *_: rows_without_first(rows))
+    with pytest.raises(ParityBroken, match="1 of 1 shoppers"):
+        check_parity(TODAY, shop)
+
+
+def rows_without_first(rows):
+    return type(rows).of(rows.table.slice(1)) if len(rows) > 1 else rows
+
+
+def test_a_heartbeat_says_who_scores_with_what(shop):
+    put(shop, today_event(1), today_event(2, event_type="hover"))
+    drain(shop)
+    ((events, rejected, stopped_at, release_id),) = rows_of(
+        shop, "SELECT events, rejected, stopped_at, release_id FROM nearline.worker"
+    )
+    assert (events, rejected, stopped_at) == (2, 1, EVENING)
+    assert release_id.startswith("bootstrap-")
+
+
+def test_put_refuses_what_is_no_object_and_takes_nothing(shop):
+    with pytest.raises(sa.exc.DatabaseError, match="element 2 of 2 is no object"):
+        put(shop, today_event(1), 5)
+    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(0,)]
+
+
+def test_history_keeps_one_nearline_move_per_user_and_hour(shop):
+    for minute in (1, 2, 3):
+        put(shop, today_event(minute))
+        drain(shop)
+    put(shop, today_event(4, occurred_at=at(12)))
+    drain(shop)
+    moves = rows_of(shop, "SELECT as_of FROM profiles.user_profile_history WHERE source = 'nearline' ORDER BY 1")
+    assert [each.hour for (each,) in moves] == [10, 12]
+
+
+def test_a_partition_of_the_inbox_is_emptied_only_when_nothing_waits_in_it(shop):
+    put(shop, today_event(1))
+    rows_of(
+        shop, "UPDATE inbox.event SET slot = (extract(epoch FROM clock_timestamp())::bigint / 60 + 2) % 4 RETURNING 1"
+    )
+    assert rows_of(shop, "SELECT inbox.rotate()") == [(0,)]
+    drain(shop)
+    assert rows_of(shop, "SELECT inbox.rotate()") == [(1,)]
+
+
+def test_profiles_are_the_same_however_many_users_a_transaction_holds(shop, monkeypatch):
+    put(shop, *(today_event(number, user_id=f"user-{number}") for number in range(6)))
+    drain(shop)
+    daily.run_day(TODAY, shop)
+    whole = content(shop)
+    rows_of(shop, "DELETE FROM profiles.user_profile RETURNING 1")
+    monkeypatch.setattr(daily, "USERS_PER_TRANSACTION", 2)
+    daily.refresh_profiles(TODAY, shop)
+    assert content(shop) == whole
