@@ -1,5 +1,6 @@
 """Examples, windows, network, opponents, calibration, metrics and gate: what must hold before anything is promoted."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from model_shop import NOON, SEQUENCE, catalogue, history, many_histories
+from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from intent_platform.model import audit
@@ -20,7 +22,7 @@ from intent_platform.model.inputs import Inputs, catalogue_of, last_events, pack
 from intent_platform.model.metrics import purchase_metrics, ranking_metrics
 from intent_platform.model.opponents import fit_trees, neighbour_ranks
 from intent_platform.model.rows import Rows, micros
-from intent_platform.model.train import make_material, train_network
+from intent_platform.model.train import Form, make_material, train_network
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
 
@@ -116,9 +118,24 @@ def test_features_and_states_do_not_change_when_the_future_does(release):
 
 
 def train_network_of(material):
-    from intent_platform.model.train import _new_network
+    from intent_platform.model.train import FORMS, _new_network
 
-    return _new_network(material, SETTINGS, None)
+    return _new_network(material, SETTINGS, None, FORMS[0])
+
+
+def test_the_form_with_the_least_validation_loss_is_kept_with_the_purchase_half_of_the_first(release, tmp_path):
+    settings = replace(SETTINGS, home=tmp_path, threads=1, max_epochs=1)
+    _, material, _ = prepared(many_histories(120), release.model.text)
+    forms = Form(width=16, dropout=0.0), Form(width=8, dropout=0.9)
+    network = train_network(material, tmp_path / "run", settings, forms=forms)
+    losses = {}
+    for form in forms:
+        progress = json.loads((tmp_path / "run" / f"{form.width}-{form.dropout}" / "progress.json").read_text())
+        losses[form.width] = progress["best_loss"]["next_item"]
+    assert network.shape.width == min(losses, key=losses.__getitem__)
+    first = load_file(tmp_path / "run" / "16-0.0" / "best-buys.safetensors")
+    for name, weight in network.purchase.state_dict().items():
+        torch.testing.assert_close(weight, first[f"purchase.{name}"])
 
 
 def test_a_stopped_training_goes_on_and_ends_the_same(release, tmp_path):

@@ -10,7 +10,7 @@ from model_shop import publish
 from received import an_event, write_file
 
 from intent_platform import daily, db, nearline, training
-from intent_platform.errors import ParityBroken
+from intent_platform.errors import DatabaseUnavailable, ParityBroken
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.events.quarantine import Place, Unsealer
 from intent_platform.inbox import queue
@@ -319,3 +319,23 @@ def test_profiles_are_the_same_however_many_users_a_transaction_holds(shop, monk
     monkeypatch.setattr(daily, "USERS_PER_TRANSACTION", 2)
     daily.refresh_profiles(TODAY, shop)
     assert content(shop) == whole
+
+
+def test_a_server_that_goes_away_in_the_middle_is_not_the_events_fault(shop, monkeypatch):
+    put(shop, today_event(1))
+
+    def cut_off(connection, *more, **named):
+        (pid,) = connection.execute(sa.text("SELECT pg_backend_pid()")).one()
+        rows_of(shop, "SELECT pg_terminate_backend(:pid)", pid=pid)
+        return claim(connection, *more, **named)
+
+    claim = queue.claim
+    scorer = Scorer(settings=shop, clock=lambda: EVENING)
+    release, promotion = training.current_release(shop)
+    serving = nearline.Serving(release=release, promotion=promotion)
+    monkeypatch.setattr(queue, "claim", cut_off)
+    with pytest.raises(DatabaseUnavailable):
+        scorer.take(serving)
+    monkeypatch.undo()
+    drain(shop)
+    assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t1",)]

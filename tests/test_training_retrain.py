@@ -60,8 +60,8 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(shop):
     settings, report, out = shop
     assert report.model_digest is not None, report.reason
     assert len(list((settings.home / "reports").glob("evaluation-*.html"))) == 1
-    assert {"validation/buys", "train/next_item"} <= set(tensorboard_tags(settings)["scalars"])
-    assert {"test/network", "test/boosted_trees"} <= set(tensorboard_tags(settings)["tensors"])
+    assert {"validation/buys", "train/next_item"} <= tensorboard_tags(settings, "scalars", "128-0.25")
+    assert {"test/network", "test/boosted_trees"} <= tensorboard_tags(settings, "tensors")
     days = [FIRST + timedelta(days=number) for number in range(DAYS)]
     truth = [
         pq.read_table(out / "truth" / f"{each}.parquet")
@@ -126,10 +126,10 @@ def test_what_was_bought_after_a_search_is_likelier_after_the_next_training_and_
     assert bins == {"network": 30, "boosted_trees": 30, "logistic_regression": 30, "champion": 15}
 
 
-def tensorboard_tags(settings) -> dict[str, list[str]]:
+def tensorboard_tags(settings, kind: str, part: str = "") -> set[str]:
     (run,) = (settings.home / "tensorboard").iterdir()
-    read = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0})
-    return read.Reload().Tags()
+    read = EventAccumulator(str(run / part), size_guidance={"scalars": 0, "tensors": 0})
+    return set(read.Reload().Tags()[kind])
 
 
 def catalogue_rows(out) -> list[dict]:

@@ -31,17 +31,27 @@ def connect(settings: Settings) -> Iterator[sa.Connection]:
         with _engine(settings.database_url).begin() as connection:
             yield connection
     except (sa.exc.OperationalError, sa.exc.InterfaceError, psycopg2.OperationalError) as error:
-        raise DatabaseUnavailable(
-            f"Postgres at {_without_password(settings.database_url)} failed: {_first_line(error)}. Nothing of this "
-            "transaction was kept; start the server or mend INTENT_DATABASE_URL, then run the step again."
-        ) from error
-    except sa.exc.ProgrammingError as error:
+        raise _unavailable(settings, error) from error
+    except psycopg2.DatabaseError as error:
+        if error.pgcode is None:  # not what the server said, but that it went away in the middle of a COPY
+            raise _unavailable(settings, error) from error
+        raise
+    except sa.exc.DBAPIError as error:
+        if error.connection_invalidated:  # the server went away in the middle of a statement
+            raise _unavailable(settings, error) from error
         if isinstance(error.orig, pg_errors.UndefinedTable | pg_errors.InvalidSchemaName | pg_errors.UndefinedColumn):
             raise DatabaseUnavailable(
                 f"Postgres at {_without_password(settings.database_url)} is not at this version's schema: "
                 f"{_first_line(error)}. Run `intent migrate`."
             ) from error
         raise
+
+
+def _unavailable(settings: Settings, error: Exception) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"Postgres at {_without_password(settings.database_url)} failed: {_first_line(error)}. Nothing of this "
+        "transaction was kept; start the server or mend INTENT_DATABASE_URL, then run the step again."
+    )
 
 
 def query(connection: sa.Connection, name: str, **parameters: object) -> Sequence[sa.RowMapping]:

@@ -6,6 +6,7 @@ folder/report.html       the evaluation report
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -13,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from intent_platform.errors import IntentError
 from intent_platform.log import get_logger
-from intent_platform.model.behaviour import ModelCard, save_model
+from intent_platform.model.behaviour import ModelCard, load_model, save_model
 from intent_platform.model.blend import Blend
 from intent_platform.model.calibration import fit_calibration
 from intent_platform.model.contest import Contenders, Evaluation, ask, evaluate, raw_probabilities, sample
@@ -31,7 +33,7 @@ from intent_platform.model.ranking import fit_next_items
 from intent_platform.model.report import write_report
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder, item_text
-from intent_platform.model.train import Material, make_material, tensorboard, train_network
+from intent_platform.model.train import FORMS, Form, Material, make_material, tensorboard, train_network
 from intent_platform.model.tuning import pairs_of, tune_encoder
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
@@ -91,8 +93,19 @@ def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contend
     inputs = Inputs(rows=rows, events=events, catalogue=catalogue_of(items, text.vectors(texts)))
     material = make_material(inputs, examples["train"], examples["validation"])
     logistic = fit_logistic(material.train_features, examples["train"])
-    network = train_network(material, folder / "checkpoint", settings, logistic)
+    network = train_network(material, folder / "checkpoint", settings, logistic, _forms(given, settings))
     return _fit_rest(material, items, text, network, logistic, given, settings), examples
+
+
+def _forms(given: TrainingInput, settings: Settings) -> Sequence[Form]:
+    """The champion's, so that only a shop's first training takes the time to try them all."""
+    if given.champion is None:
+        return FORMS
+    try:
+        network = load_model(given.root, given.champion, settings).network
+    except IntentError:  # the contest says why it cannot be asked
+        return FORMS
+    return FORMS if network is None else (Form(width=network.shape.width, dropout=network.shape.dropout),)
 
 
 def _fit_rest(

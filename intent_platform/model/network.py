@@ -54,10 +54,10 @@ class Shape:
     text_dimensions: int
     window_events: int
     categories: list[str]
-    width: int = 64
+    width: int = 128
     hidden: int = 128
     temperature: float = 16.0  # next-item logits are cosines times this
-    dropout: float = 0.1
+    dropout: float = 0.25
 
     @property
     def item_state(self) -> int:
