@@ -88,12 +88,15 @@ def put_all(settings: Settings, events: list[dict]) -> None:
 
 
 @contextmanager
-def scorer(settings: Settings) -> Iterator[None]:
-    """`intent nearline` as a process of its own."""
+def scorers(settings: Settings, workers: int) -> Iterator[None]:
+    """`intent nearline` beside this process."""
     environment = {**os.environ, **settings.as_environment(), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "intent_platform.cli", "nearline"], env=environment)
+    command = [sys.executable, "-m", "intent_platform.cli", "nearline", "--workers", str(workers)]
+    process = subprocess.Popen(command, env=environment)
     try:
-        _wait_until(lambda: _scalar(settings, "SELECT count(*) FROM nearline.worker WHERE stopped_at IS NULL") > 0)
+        _wait_until(
+            lambda: _scalar(settings, "SELECT count(*) FROM nearline.worker WHERE stopped_at IS NULL") == workers
+        )
         yield
     finally:
         process.terminate()
@@ -169,9 +172,10 @@ def one_by_one(settings: Settings) -> Callable[[dict], None]:
         row = {**dict.fromkeys(door.door.mapping.fields), **event, "seq": 1}
         with db.connect(settings) as connection:
             fresh = door.judge([row]).accepted
-            nearline.move_profiles(
-                connection, serving.release, fresh, serving.stamp(datetime.now(UTC), settings), settings
-            )
+            if fresh.num_rows:
+                nearline.move_profiles(
+                    connection, serving.release, fresh, serving.stamp(datetime.now(UTC), settings), settings
+                )
 
     return score
 
@@ -259,6 +263,7 @@ def main() -> None:
     parser.add_argument(
         "--events", type=int, default=20_000, help="to drain, half of them while an old transaction is open"
     )
+    parser.add_argument("--workers", type=int, default=1, help="where latency is measured; draining is by one")
     parser.add_argument("--per-second", type=int, default=1_000)
     parser.add_argument("--seconds", type=int, default=20)
     given = parser.parse_args()
@@ -276,16 +281,19 @@ def main() -> None:
 
 def measure(settings: Settings, folder: Path, given: argparse.Namespace) -> tuple[dict, dict]:
     steady = given.per_second * given.seconds
-    events = todays_events(folder, 2 * steady + 2 * given.events + 400)
+    events = todays_events(folder, 2 * steady + 2 * given.events + given.events // 4 + 600)
     taken = iter(events)
 
     def some(count: int) -> list[dict]:
         return [next(taken) for _ in range(count)]
 
+    drained(settings, some(given.events // 4))  # to warm up
     rates = [(drained(settings, some(given.events // 2)), drained(settings, some(given.events // 2), is_pinned=True))
              for _ in range(2)]  # fmt: skip
     free, pinned = (statistics.mean(each) for each in zip(*rates, strict=True))
-    with scorer(settings):
+    with scorers(settings, given.workers):
+        put_all(settings, some(200))  # to warm up
+        _wait_until(lambda: _scalar(settings, "SELECT count(*) FROM inbox.event") == 0)
         quiet = latency(settings, some(steady), given.per_second)
         busy = during_refresh(settings, some(steady), given.per_second, _today() - timedelta(days=1))
     figures = {
