@@ -74,6 +74,10 @@ DAMAGE = {
     "profiles_name_known_releases": "UPDATE profiles.user_profile SET promotion_number = 99",
     "recommended_items_can_be_bought": "UPDATE profiles.item SET is_available = FALSE, updated_at = '2026-01-01'",
     "interests_sum_to_one": "UPDATE profiles.user_interest SET weight = weight / 2",
+    "nearline_events_are_counted_once": (
+        "INSERT INTO inbox.accepted (shop, received_on, seq, event_id, event_type, occurred_at, day) "
+        "VALUES ('main', '2026-08-01', 1, 'e', 'view', now(), '2026-08-01')"
+    ),
     "user_ids_are_pseudonyms": "UPDATE profiles.user_profile_history SET user_id = 'customer-' || user_id",
 }
 

@@ -8,6 +8,10 @@ WITH user_ids AS (
     SELECT 'profiles.user_recommendation' AS table_name, user_id FROM profiles.user_recommendation
     UNION ALL
     SELECT 'profiles.user_profile_history' AS table_name, user_id FROM profiles.user_profile_history
+    UNION ALL
+    SELECT 'nearline.user_state' AS table_name, user_id FROM nearline.user_state
+    UNION ALL
+    SELECT 'inbox.accepted' AS table_name, coalesce(user_id, anonymous_id) AS user_id FROM inbox.accepted
 )
 
 SELECT table_name, count(*) AS suspicious_rows
