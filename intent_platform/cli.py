@@ -225,6 +225,20 @@ def rollback(reason: Annotated[str, typer.Option(help="Why; kept in the registry
 
 
 @app.command()
+def put(
+    events: Annotated[str, typer.Argument(help="A JSON object or an array of them; -: from standard input.")],
+) -> None:
+    """Put events into the inbox, as a shop's backend does by `SELECT inbox.put(…)`."""
+    with _served() as settings, db.connect(settings) as connection:
+        given = sys.stdin.read() if events == "-" else events
+        try:
+            rows = db.query(connection, "put_events", events=given)
+        except sa.exc.DBAPIError as error:
+            raise IntentError(str(error.orig).strip()) from error
+    print(f"{rows[0]['taken']:,} events wait for the scorer: `intent nearline`, or `intent nearline --drain` once.")
+
+
+@app.command()
 def nearline(
     workers: Annotated[int, typer.Option(help="Scorer processes; one keeps a core busy.")] = 1,
     drain: Annotated[bool, typer.Option("--drain", help="End once nothing waits in the inbox.")] = False,

@@ -248,3 +248,13 @@ def test_days_without_a_buyer_make_no_labels():
     view = Rows.of(rows)
     found = make_examples(view, np.full(len(view), -1), SPLIT, Settings())
     assert not any(each.will_buy.any() for each in found.values())
+
+
+def test_a_canary_that_sings_is_heard_and_noise_is_not(release, monkeypatch):
+    _, material, _ = prepared(many_histories(300), release.model.text)
+    known = material.train, material.train_features, material.validation, material.validation_features
+    assert audit.find_canary(*known, SETTINGS) == []
+    labels = iter([material.train.will_buy, material.validation.will_buy, np.zeros(len(material.validation))])
+    monkeypatch.setattr(audit, "planted", lambda *_: next(labels).astype(np.float32))
+    (found,) = audit.find_canary(*known, SETTINGS)
+    assert found.startswith("leak: a planted column of noise raises the trees' ROC-AUC by 0.")

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from model_shop import publish
 from received import an_event, write_file
 
-from intent_platform import daily, db, nearline, training
-from intent_platform.errors import DatabaseUnavailable, ParityBroken
+from intent_platform import daily, db, nearline, training, watching
+from intent_platform.errors import DatabaseUnavailable, NearlineUnwell, ParityBroken
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.events.quarantine import Place, Unsealer
 from intent_platform.inbox import queue
@@ -51,7 +51,7 @@ def today_event(number: int, **changes: str) -> dict[str, str]:
 
 def put(settings, *events: dict[str, str]) -> None:
     with db.connect(settings) as connection:
-        connection.execute(sa.text("SELECT inbox.put(CAST(:events AS jsonb))"), {"events": json.dumps(events)})
+        db.query(connection, "put_events", events=json.dumps(events))
 
 
 def drain(settings, now: datetime = EVENING):
@@ -339,3 +339,28 @@ def test_a_server_that_goes_away_in_the_middle_is_not_the_events_fault(shop, mon
     monkeypatch.undo()
     drain(shop)
     assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t1",)]
+
+
+def test_the_watch_scores_what_waits_when_no_scorer_is_alive_and_says_so(shop):
+    put(shop, today_event(1))
+    with pytest.raises(NearlineUnwell, match="No scorer was alive: 1 waiting events"):
+        watching.watch(shop, datetime.now(UTC))
+    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(0,)]
+
+
+def test_the_watch_names_a_scorer_that_went_silent_and_is_content_with_one_that_stopped(shop):
+    put(shop, today_event(1))
+    drain(shop)
+    assert watching.watch(shop, EVENING + timedelta(minutes=5)).dead == 0
+    rows_of(shop, "UPDATE nearline.worker SET stopped_at = NULL RETURNING 1")
+    with pytest.raises(NearlineUnwell, match="1 scorers went silent"):
+        watching.watch(shop, EVENING + timedelta(minutes=5))
+
+
+def test_the_watch_forgets_ids_only_when_they_could_come_no_more(shop):
+    put(shop, today_event(1))
+    drain(shop)
+    watching.watch(shop, EVENING + timedelta(days=4))
+    assert rows_of(shop, "SELECT count(*) FROM inbox.seen_event") == [(1,)]
+    watching.watch(shop, EVENING + timedelta(days=5))
+    assert rows_of(shop, "SELECT count(*) FROM inbox.seen_event") == [(0,)]

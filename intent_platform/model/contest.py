@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from intent_platform.errors import NotEnoughData
-from intent_platform.model.audit import find_leaks
+from intent_platform.model.audit import find_canary, find_leaks
 from intent_platform.model.behaviour import predict_trees
 from intent_platform.model.blend import Blend
 from intent_platform.model.calibration import Calibration
@@ -82,7 +82,7 @@ def evaluate(
         items=_item_field(contenders, ranked, asked, asked_champion),
         slices={name: each for name, each in fields.items() if name != "all"},
         champion_note=asked_champion.note,
-        leaks=tuple(find_leaks(material.rows, test, settings)),
+        leaks=(*find_leaks(material.rows, test, settings), *find_canary(*_known(material), settings)),
         ms=_ms_per_shopper(contenders, test, vectors),
         seed=settings.seed,
     )
@@ -93,6 +93,10 @@ def evaluate(
         probability={name: each[at_event] for name, each in probability.items() if name != CONSTANT},
         will_buy=test.will_buy[at_event],
     )
+
+
+def _known(material: Material) -> tuple[Examples, np.ndarray, Examples, np.ndarray]:
+    return material.train, material.train_features, material.validation, material.validation_features
 
 
 def raw_probabilities(

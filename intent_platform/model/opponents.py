@@ -1,5 +1,7 @@
 """Simple models fitted on the same examples; a network that loses to one of them does not ship."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.sparse as sp
 import torch  # noqa: F401  # before LightGBM: the first OpenMP runtime in a process must be torch's
@@ -22,8 +24,9 @@ def fit_trees(
     validation_features: np.ndarray,
     validation: Examples,
     settings: Settings,
+    names: Sequence[str] = FEATURES,
 ) -> lightgbm.Booster:
-    """Gradient-boosted trees on the tabular features; carts may only raise the probability."""
+    """Gradient-boosted trees on the tabular features; carts may only raise the probability. names: of the columns."""
     parameters = {
         "objective": "binary",
         "learning_rate": 0.05,
@@ -33,14 +36,14 @@ def fit_trees(
         "bagging_fraction": 0.8,
         "bagging_freq": 1,
         "lambda_l2": 1.0,
-        "monotone_constraints": [1 if name in RISING else 0 for name in FEATURES],
+        "monotone_constraints": [1 if name in RISING else 0 for name in names],
         "seed": settings.seed,
         "deterministic": True,
         "force_row_wise": True,
         "num_threads": settings.threads,
         "verbosity": -1,
     }
-    data = lightgbm.Dataset(train_features.astype(np.float64), train.will_buy, feature_name=list(FEATURES))
+    data = lightgbm.Dataset(train_features.astype(np.float64), train.will_buy, feature_name=list(names))
     held = lightgbm.Dataset(validation_features.astype(np.float64), validation.will_buy, reference=data)
     return lightgbm.train(
         parameters, data, ROUNDS, valid_sets=[held], callbacks=[lightgbm.early_stopping(30, verbose=False)]

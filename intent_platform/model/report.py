@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from intent_platform.model.contest import Evaluation
-from intent_platform.model.gate import Verdict
+from intent_platform.model.gate import CONSTANT, Verdict
 from intent_platform.model.metrics import Figure, reliability
 from intent_platform.sequences import Split
 
@@ -38,6 +38,7 @@ def write_report(path: Path, evaluation: Evaluation, verdict: Verdict, split: Sp
     body.append(
         f'<img alt="ROC, precision and recall, reliability, lift" src="{_plots(evaluation.probability, label)}">'
     )
+    body.append(f'<h2>early in a session, and by slice</h2><img alt="ROC-AUC by slice" src="{_slice_plots(figures)}">')
     page = f"<!doctype html><meta charset=utf-8><title>Evaluation</title><style>{_STYLE}</style>{''.join(body)}"
     path.write_text(page, encoding="utf-8")
 
@@ -60,13 +61,55 @@ def _cell(figure: Figure | None) -> str:
     return "" if figure is None else f"{figure.value:.4f}<br><small>{figure.low:.4f} … {figure.high:.4f}</small>"
 
 
-def _plots(probability: dict[str, np.ndarray], label: np.ndarray) -> str:
-    """A data: address of one PNG."""
+def _slice_plots(figures: list[Figure]) -> str:
+    """A data: address of one PNG: ROC-AUC early in a session, and in the other slices, with intervals."""
+    found = [each for each in figures if each.metric == "roc_auc" and each.contender != CONSTANT]
+    early = [(int(each.slice.removeprefix("after_")), each) for each in found if each.slice.startswith("after_")]
+    others = [each for each in found if not each.slice.startswith("after_")]
+    names = list(dict.fromkeys(each.slice for each in others))
+    canvas = _canvas(height=3 + 0.25 * len(names))
+    left, right = canvas.subplots(1, 2)
+    for number, contender in enumerate(sorted({each.contender for each in found})):
+        line = sorted(((place, each) for place, each in early if each.contender == contender), key=lambda each: each[0])
+        _with_intervals(left, [place + number / 10 for place, _ in line], [each for _, each in line], contender, "o-")
+        own = [each for each in others if each.contender == contender]
+        places = [names.index(each.slice) + number / 6 for each in own]
+        right.errorbar([each.value for each in own], places, xerr=_intervals(own), fmt="o", ms=4, label=contender)
+    left.set(title="early intent", xlabel="events of the session so far", ylabel="ROC-AUC")
+    right.set(title="slices", xlabel="ROC-AUC", yticks=range(len(names)), yticklabels=names)
+    right.invert_yaxis()
+    left.legend()
+    return _as_address(canvas)
+
+
+def _with_intervals(axis: Any, x: list[float], figures: list[Figure], label: str, style: str) -> None:
+    axis.errorbar(x, [each.value for each in figures], yerr=_intervals(figures), fmt=style, ms=4, label=label)
+
+
+def _intervals(figures: list[Figure]) -> np.ndarray:
+    """(2, len(figures)): how far each interval reaches below and above."""
+    reach = [(each.value - each.low, each.high - each.value) for each in figures]
+    return np.maximum(np.array(reach).reshape(-1, 2).T, 0)
+
+
+def _canvas(height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    canvas = Canvas(figsize=(11, 9), layout="constrained")
+    canvas = Canvas(figsize=(11, height), layout="constrained")
     FigureCanvasAgg(canvas)
+    return canvas
+
+
+def _as_address(canvas: Any) -> str:
+    stream = io.BytesIO()
+    canvas.savefig(stream, format="png", dpi=90)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _plots(probability: dict[str, np.ndarray], label: np.ndarray) -> str:
+    """A data: address of one PNG."""
+    canvas = _canvas(height=9)
     axes = canvas.subplots(2, 2).ravel()
     for name, each in sorted(probability.items()):
         _curves(axes, name, each, label)
@@ -84,9 +127,7 @@ def _plots(probability: dict[str, np.ndarray], label: np.ndarray) -> str:
         axis.legend()
     axes[0].plot([0, 1], [0, 1], color="#bbb", lw=1)
     axes[2].plot([0, 1], [0, 1], color="#bbb", lw=1)
-    stream = io.BytesIO()
-    canvas.savefig(stream, format="png", dpi=90)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return _as_address(canvas)
 
 
 def _curves(axes: Any, name: str, probability: np.ndarray, label: np.ndarray) -> None:
