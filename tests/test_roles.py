@@ -13,8 +13,8 @@ READABLE = ("profiles.user_profile", "profiles.hot_shopper", "profiles.funnel_by
 
 
 @pytest.fixture
-def reader(settings):
-    """A cursor of role intent_reader, after roles.sql has run twice."""
+def superuser(settings):
+    """A cursor, after roles.sql has run twice."""
     password = json.loads((Path(settings.postgres_home) / "passwords.json").read_text())["postgres"]
     url = sa.make_url(settings.database_url)
     connection = psycopg2.connect(host=url.query["host"], user="postgres", password=password, dbname=url.database)
@@ -24,10 +24,21 @@ def reader(settings):
         with connection.cursor() as cursor:
             cursor.execute(statements)
             cursor.execute(statements)
-            cursor.execute("SET ROLE intent_reader")
             yield cursor
     finally:
         connection.close()
+
+
+@pytest.fixture
+def reader(superuser):
+    superuser.execute("SET ROLE intent_reader")
+    return superuser
+
+
+@pytest.fixture
+def producer(superuser):
+    superuser.execute("SET ROLE intent_producer")
+    return superuser
 
 
 def test_a_reader_reads_what_analysts_need(reader):
@@ -40,3 +51,17 @@ def test_a_reader_writes_nothing(reader):
     for statement in ("DELETE FROM profiles.user_profile", "INSERT INTO registry.promotion DEFAULT VALUES"):
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             reader.execute(statement)
+
+
+def test_a_producer_puts_events_and_sees_nothing(producer):
+    producer.execute("INSERT INTO inbox.event (event_id, event_type) VALUES ('e1', 'view')")
+    producer.execute("""SELECT inbox.put('{"event_id": "e2"}')""")
+    for statement in ("SELECT * FROM inbox.event", "SELECT * FROM profiles.user_profile", "DELETE FROM inbox.event"):
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            producer.execute(statement)
+
+
+def test_a_reader_does_not_see_raw_behaviour(reader):
+    for table in ("inbox.event", "inbox.accepted", "nearline.user_state"):
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            reader.execute(f"SELECT * FROM {table}")

@@ -1,0 +1,151 @@
+"""Whatever happens in whatever order, an event is counted once: a state machine over the inbox.
+
+STEPS=10000 in the environment for a long run: STEPS=10000 python -m pytest --timeout=0 tests/test_nearline_machine.py
+"""
+
+import json
+import os
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck
+from hypothesis import settings as bounds
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from model_shop import publish
+from received import an_event, write_file
+
+from intent_platform import daily, db, nearline, training
+from intent_platform.events.pseudonyms import Pseudonymiser
+from intent_platform.keys import create_missing_keys
+from intent_platform.lake import Lake
+from intent_platform.nearline import Scorer
+
+TODAY = date(2026, 8, 21)
+YESTERDAY = TODAY - timedelta(days=1)
+EVENING = datetime(2026, 8, 21, 23, 30, tzinfo=UTC)
+FROM_FILE = 3  # events of user-0 that came by file yesterday
+STEPS_PER_RUN = 25
+STEPS = int(os.environ.get("STEPS", 100))
+FORGET = """
+TRUNCATE inbox.event, inbox.accepted, inbox.duplicate, inbox.rejected, inbox.seen_event, nearline.user_state,
+    nearline.device, nearline.seeded_day, profiles.user_profile CASCADE
+"""
+
+
+def event(number: int) -> dict[str, str]:
+    """The same content whenever it is put; every ninth breaks a rule."""
+    moment = datetime.combine(TODAY, datetime.min.time(), UTC) + timedelta(minutes=37 * number % 1380)
+    changes = {"event_id": f"e{number}", "user_id": f"user-{number % 4}", "item_id": f"i{number % 13:02}"}
+    kind = "hover" if number % 9 == 8 else "view"
+    return an_event(**changes, event_type=kind, occurred_at=moment.isoformat())
+
+
+class Inbox(RuleBasedStateMachine):
+    """Puts, batches, crashes, refreshes and whole days, beside a model that only counts."""
+
+    shop = None
+    manifest: bytes
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.put_numbers: set[int] = set()
+        manifest_of(self.shop).write_bytes(self.manifest)
+        self.run(FORGET)
+        daily.refresh_profiles(YESTERDAY, self.shop)
+        self.scorer = Scorer(settings=self.shop, clock=lambda: EVENING)
+        release, promotion = training.current_release(self.shop)
+        self.serving = nearline.Serving(release=release, promotion=promotion)
+
+    @rule(numbers=st.lists(st.integers(0, 39), min_size=1, max_size=6))
+    def put(self, numbers):
+        with db.connect(self.shop) as connection:
+            db.query(connection, "put_events", events=json.dumps([event(number) for number in numbers]))
+        self.put_numbers |= set(numbers)
+
+    @rule(most=st.integers(1, 8))
+    def score(self, most):
+        self.batch(most)
+
+    @rule(most=st.integers(1, 8))
+    def crash(self, most):
+        before = self.profiles()
+        with pytest.raises(KeyboardInterrupt):
+            self.batch(most, is_crashing=True)
+        assert self.profiles() == before
+
+    @rule()
+    def refresh(self):
+        daily.refresh_profiles(YESTERDAY, self.shop)
+
+    @rule()
+    def day(self):
+        if self.rows("SELECT 1 FROM inbox.accepted UNION ALL SELECT 1 FROM inbox.rejected"):
+            daily.run_day(TODAY, self.shop)
+
+    @invariant()
+    def every_event_waits_or_was_counted_or_set_aside(self):
+        waiting = {row[0] for row in self.rows("SELECT event_id FROM inbox.event")}
+        accepted = [row[0] for row in self.rows("SELECT event_id FROM inbox.accepted")]
+        assert len(accepted) == len(set(accepted))
+        good = {f"e{number}" for number in self.put_numbers if number % 9 != 8}
+        assert good <= waiting | set(accepted)
+
+    @invariant()
+    def a_profile_counts_what_was_accepted_of_its_shopper(self):
+        names = Pseudonymiser.of(self.shop)
+        accepted = Counter(row[0] for row in self.rows("SELECT user_id FROM inbox.accepted"))
+        accepted[names.of_user("user-0")] += FROM_FILE
+        assert dict(self.profiles()) == dict(accepted)
+
+    def batch(self, most: int, *, is_crashing: bool = False) -> None:
+        with db.connect(self.shop) as connection:
+            door = self.scorer._door_of(EVENING)
+            nearline.take_batch(connection, self.serving, door, self.shop, after=0, most=most, now=EVENING)
+            if is_crashing:
+                raise KeyboardInterrupt
+
+    def profiles(self) -> list:
+        return self.rows("SELECT user_id, events_30d FROM profiles.user_profile ORDER BY user_id")
+
+    def rows(self, statement: str) -> list:
+        with db.connect(self.shop) as connection:
+            return [tuple(row) for row in connection.execute(sa.text(statement))]
+
+    def run(self, statement: str) -> None:
+        with db.connect(self.shop) as connection:
+            connection.execute(sa.text(statement))
+
+
+def manifest_of(shop) -> Path:
+    return Path(Lake(shop.lake_root, shop.shop).path("manifest.json"))
+
+
+@pytest.mark.timeout(300)
+def test_the_inbox_keeps_its_promises_in_any_order(settings_of_shop):
+    Inbox.shop, Inbox.manifest = settings_of_shop, manifest_of(settings_of_shop).read_bytes()
+    run_state_machine_as_test(
+        Inbox,
+        settings=bounds(
+            max_examples=max(STEPS // STEPS_PER_RUN, 1),
+            stateful_step_count=STEPS_PER_RUN,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.fixture
+def settings_of_shop(settings, tmp_path):
+    shop = replace(settings, threads=1, max_rejected_ratio=0.9)
+    create_missing_keys(shop)
+    publish(shop)
+    own = {"user_id": "user-0"}
+    events = [an_event(n, event_id=f"y{n}", occurred_at=f"{YESTERDAY}T0{n}:00:00Z", **own) for n in range(FROM_FILE)]
+    daily.run_day(YESTERDAY, shop, path=str(write_file(tmp_path, "yesterday.csv", events)))
+    return shop
