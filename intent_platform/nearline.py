@@ -146,7 +146,14 @@ class Scorer:
                 else:
                     self._swept_at = float("-inf")
         bell.close()
+        self.close()
         return self.tally
+
+    def close(self) -> None:
+        """Give back what judging holds; taking another batch opens it again."""
+        if self._door is not None:
+            self._door.close()
+        self._door = None
 
     def take(self, serving: Serving, after: int = 0) -> int:
         """One batch of events with a seq above `after` in one transaction; returns how many were claimed."""
@@ -199,8 +206,7 @@ class Scorer:
         """The door of the received day that it is by now, in the shop's time zone."""
         today = now.astimezone(self.settings.zone).date()
         if self._door is None or self._door.received_on != today:
-            if self._door is not None:
-                self._door.close()
+            self.close()
             self._door = InboxDoor(today, self.settings)
         return self._door
 

@@ -182,7 +182,10 @@ def take_one_batch(connection, settings) -> None:
     scorer = Scorer(settings=settings, clock=lambda: EVENING)
     release, promotion = training.current_release(settings)
     serving = nearline.Serving(release=release, promotion=promotion)
-    nearline.take_batch(connection, serving, scorer._door_of(EVENING), settings, after=0, most=10, now=EVENING)
+    try:
+        nearline.take_batch(connection, serving, scorer._door_of(EVENING), settings, after=0, most=10, now=EVENING)
+    finally:
+        scorer.close()
 
 
 def test_an_event_that_cannot_be_scored_is_set_aside_and_the_others_go_on(shop, monkeypatch):
@@ -336,6 +339,7 @@ def test_a_server_that_goes_away_in_the_middle_is_not_the_events_fault(shop, mon
     monkeypatch.setattr(queue, "claim", cut_off)
     with pytest.raises(DatabaseUnavailable):
         scorer.take(serving)
+    scorer.close()
     monkeypatch.undo()
     drain(shop)
     assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t1",)]

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as bounds
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from model_shop import publish
 from received import an_event, write_file
 
 from intent_platform import daily, db, nearline, training
 from intent_platform.events.pseudonyms import Pseudonymiser
+from intent_platform.inbox.seeding import seed_if_new
 from intent_platform.keys import create_missing_keys
 from intent_platform.lake import Lake
 from intent_platform.nearline import Scorer
@@ -30,7 +31,7 @@ YESTERDAY = TODAY - timedelta(days=1)
 EVENING = datetime(2026, 8, 21, 23, 30, tzinfo=UTC)
 FROM_FILE = 3  # events of user-0 that came by file yesterday
 STEPS_PER_RUN = 25
-STEPS = int(os.environ.get("STEPS", 100))
+STEPS = int(os.environ.get("STEPS", 150))
 FORGET = """
 TRUNCATE inbox.event, inbox.accepted, inbox.duplicate, inbox.rejected, inbox.seen_event, nearline.user_state,
     nearline.device, nearline.seeded_day, profiles.user_profile CASCADE
@@ -57,15 +58,32 @@ class Inbox(RuleBasedStateMachine):
         manifest_of(self.shop).write_bytes(self.manifest)
         self.run(FORGET)
         daily.refresh_profiles(YESTERDAY, self.shop)
+        seed_if_new(self.shop)
         self.scorer = Scorer(settings=self.shop, clock=lambda: EVENING)
         release, promotion = training.current_release(self.shop)
         self.serving = nearline.Serving(release=release, promotion=promotion)
 
-    @rule(numbers=st.lists(st.integers(0, 39), min_size=1, max_size=6))
+    def teardown(self) -> None:
+        self.scorer.close()
+
+    @rule(numbers=st.lists(st.integers(0, 39), min_size=1, max_size=8))
     def put(self, numbers):
+        self.insert(numbers)
+
+    def insert(self, numbers) -> None:
         with db.connect(self.shop) as connection:
             db.query(connection, "put_events", events=json.dumps([event(number) for number in numbers]))
         self.put_numbers |= set(numbers)
+
+    @precondition(lambda self: self.put_numbers)
+    @rule(number=st.integers(0, 39))
+    def put_again(self, number):
+        self.insert([sorted(self.put_numbers)[number % len(self.put_numbers)]])
+
+    @rule(numbers=st.lists(st.integers(0, 39), min_size=1, max_size=8), most=st.integers(1, 8))
+    def put_and_score(self, numbers, most):
+        self.insert(numbers)
+        self.batch(most)
 
     @rule(most=st.integers(1, 8))
     def score(self, most):
@@ -134,6 +152,7 @@ def test_the_inbox_keeps_its_promises_in_any_order(settings_of_shop):
             max_examples=max(STEPS // STEPS_PER_RUN, 1),
             stateful_step_count=STEPS_PER_RUN,
             deadline=None,
+            phases=(Phase.generate,),  # a step takes a tenth of a second: a failure is shown as it was found
             derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),
