@@ -4,9 +4,9 @@ The refresh brings the lake's new days into the scorer's states. A shopper is ah
 inbox that no published day holds yet: lake and state are then merged under lock, and scored from both.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Self
 
 import numpy as np
@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from intent_platform import db
+from intent_platform.events.contract import UTC_TIME
 from intent_platform.inbox.merging import Devices, merge
 from intent_platform.inbox.seeding import as_owned, inbox_days, note_seeded, put_devices, put_states, sequence_days
 from intent_platform.inbox.states import OWNED_SCHEMA, lock_states
+from intent_platform.index.registry import utc_now
 from intent_platform.index.release import Release
 from intent_platform.lake import Snapshot
 from intent_platform.model.examples import day_end
@@ -49,14 +51,17 @@ class Meeting:
         with db.connect(settings) as connection:
             if not db.query(connection, "is_nearline_used", shop=settings.shop)[0]["is_used"]:
                 return None
+            counts = db.query(connection, "inbox_days", shop=settings.shop)
+            accepted = {row["received_on"]: row["events"] for row in counts}
             seeded = {row["day"]: row["inputs"] for row in db.query(connection, "seeded_days", shop=settings.shop)}
-        changed = [each for each, inputs in sequence_days(snapshot).items() if seeded.get(each) != inputs]
-        changed_from = day_end(min(changed), settings) - 2 * 86_400_000_000 if changed else np.iinfo(np.int64).max
+        days = {each: inputs for each, inputs in sequence_days(snapshot).items() if each <= day}
+        changed = [each for each, inputs in days.items() if seeded.get(each) != inputs]
+        changed_from = day_end(min(changed) - timedelta(days=2), settings) if changed else np.iinfo(np.int64).max
         return cls(
             snapshot=snapshot,
             day=day,
             settings=settings,
-            known_days=sorted(inbox_days(snapshot)),
+            known_days=_whole_days(inbox_days(snapshot), accepted, settings),
             changed_from=int(changed_from),
         )
 
@@ -95,7 +100,7 @@ class Meeting:
             with db.connect(self.settings) as connection:
                 scored += self._merge_and_score(connection, release, some, known, stamp)
         with db.connect(self.settings) as connection:
-            note_seeded(connection, self.snapshot, self.settings)
+            note_seeded(connection, self.snapshot, self.day, self.settings)
         return scored
 
     def _merge_and_score(
@@ -107,8 +112,10 @@ class Meeting:
         only_here = pc.invert(
             pc.is_in(states.events["received_on"], value_set=pa.array([None, *self.known_days], pa.date32()))
         )
-        # Of who is in the lake, its rows are the truth of all it knows; the state adds what it does not know.
-        remembered = states.events.filter(pc.or_(only_here, pc.invert(has_lake)))
+        is_later = pc.greater_equal(states.events["occurred_at"], pa.scalar(stamp.scored_at, UTC_TIME))
+        # Of who is in the lake, its rows are the truth of the days up to this one; the state adds what they lack.
+        kept = pc.or_(pc.or_(only_here, is_later), pc.invert(has_lake))
+        remembered = states.events.filter(kept)
         told = {user: max(states.valid_at.get(user, stamp.scored_at), stamp.scored_at) for user in users}
         events = merge(from_lake, remembered, NO_DEVICES)
         return rescore(connection, release, events, told, users, replace(stamp, source="nearline"), self.settings)
@@ -122,6 +129,12 @@ class Meeting:
         if new:
             self.histories.append(_of_users(histories, pa.array(sorted(new))))
             self.ahead |= new
+
+
+def _whole_days(in_lake: Mapping[date, int], accepted: Mapping[date, int], settings: Settings) -> list[date]:
+    """Received days that are over and whose nearline events the lake has all; the rest may still grow."""
+    today = utc_now().astimezone(settings.zone).date()
+    return sorted(day for day, events in in_lake.items() if day < today and events >= accepted.get(day, 0))
 
 
 def _of_users(rows: pa.Table, users: pa.Array) -> pa.Table:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import psycopg2
 import pyarrow as pa
 import sqlalchemy as sa
 import torch
@@ -24,7 +25,7 @@ from prometheus_client import start_http_server
 from intent_platform import db
 from intent_platform.errors import DatabaseUnavailable, IntentError, ScorerFailed
 from intent_platform.inbox import queue
-from intent_platform.inbox.door import NOT_SCORABLE, InboxDoor, Judged
+from intent_platform.inbox.door import NOT_SCORABLE, NOTHING, InboxDoor, Judged
 from intent_platform.inbox.merging import Devices, lock_devices, merge, owners_of
 from intent_platform.inbox.states import OWNED_SCHEMA, lock_states
 from intent_platform.index.registry import utc_now
@@ -63,10 +64,39 @@ def take_batch(
     now: datetime,
 ) -> BatchReport:
     """Everything about one batch, in the caller's transaction: commit keeps all of it or nothing."""
-    shop = settings.shop
-    claimed = queue.claim(connection, shop, after=after, most=most)
+    claimed = queue.claim(connection, settings.shop, after=after, most=most)
+    return _settle(connection, serving, door, settings, claimed, now) if claimed else BatchReport()
+
+
+def take_suspect(
+    connection: sa.Connection, serving: Serving, door: InboxDoor, settings: Settings, *, after: int, now: datetime
+) -> BatchReport:
+    """One event; if that fails by itself it is set aside, under the lock by which it was claimed."""
+    claimed = queue.claim(connection, settings.shop, after=after, most=1)
     if not claimed:
         return BatchReport()
+    try:
+        with connection.begin_nested():
+            return _settle(connection, serving, door, settings, claimed, now)
+    except (sa.exc.OperationalError, psycopg2.OperationalError):  # the server's trouble, not the event's
+        raise
+    except Exception:
+        log.exception("event_set_aside", seq=claimed[0]["seq"])
+        rejected = door.reject(claimed, NOT_SCORABLE)
+        queue.keep_rejected(connection, rejected, settings)
+        queue.acknowledge(connection, settings.shop, claimed)
+        return _report(claimed, Judged(accepted=NOTHING, rejected=rejected), NOTHING)
+
+
+def _settle(
+    connection: sa.Connection,
+    serving: Serving,
+    door: InboxDoor,
+    settings: Settings,
+    claimed: Sequence[sa.RowMapping],
+    now: datetime,
+) -> BatchReport:
+    shop = settings.shop
     judged = door.judge(claimed)
     fresh = queue.keep_first_arrivals(connection, shop, judged.accepted)
     if fresh.num_rows:
@@ -161,20 +191,18 @@ class Scorer:
         try:
             with db.connect(self.settings) as connection:
                 db.query(connection, "limit_waits")
-                report = take_batch(
-                    connection,
-                    serving,
-                    self._door_of(now := self.clock()),
-                    self.settings,
-                    after=after,
-                    most=1 if self._singly else EVENTS_PER_BATCH,
-                    now=now,
-                )
+                door, given = self._door_of(now := self.clock()), (connection, serving)
+                if self._singly:
+                    report = take_suspect(*given, door, self.settings, after=after, now=now)
+                else:
+                    report = take_batch(*given, door, self.settings, after=after, most=EVENTS_PER_BATCH, now=now)
         except IntentError:
             raise
-        except Exception:  # something in one of the events that no rule foresaw
-            log.exception("batch_failed", is_single=bool(self._singly))
-            self._isolate(after)
+        except Exception:  # something in one of the events that no rule foresaw: the next ones are taken one by one
+            if self._singly:
+                raise
+            log.exception("batch_failed")
+            self._singly = EVENTS_PER_BATCH
             return 1
         self._singly = max(self._singly - 1, 0)
         if after == 0:
@@ -190,17 +218,6 @@ class Scorer:
         while len(self._claims) > 1 and self._claims[1][0] < now - LATE_COMMIT_S:
             self._claims.popleft()
         return 0 if now - self._swept_at > SWEEP_S else self._claims[0][1]
-
-    def _isolate(self, after: int) -> None:
-        """Take the events of a batch that failed one by one; set that one aside which fails alone."""
-        if not self._singly:
-            self._singly = EVENTS_PER_BATCH
-            return
-        with db.connect(self.settings) as connection:
-            claimed = queue.claim(connection, self.settings.shop, after=after, most=1)
-            rejected = self._door_of(self.clock()).reject(claimed, NOT_SCORABLE)
-            queue.keep_rejected(connection, rejected, self.settings)
-            queue.acknowledge(connection, self.settings.shop, claimed)
 
     def _door_of(self, now: datetime) -> InboxDoor:
         """The door of the received day that it is by now, in the shop's time zone."""

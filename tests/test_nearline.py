@@ -368,3 +368,34 @@ def test_the_watch_forgets_ids_only_when_they_could_come_no_more(shop):
     assert rows_of(shop, "SELECT count(*) FROM inbox.seen_event") == [(1,)]
     watching.watch(shop, EVENING + timedelta(days=5))
     assert rows_of(shop, "SELECT count(*) FROM inbox.seen_event") == [(0,)]
+
+
+def test_a_refresh_keeps_events_that_came_after_their_received_day_was_validated(shop):
+    put(shop, today_event(1))
+    drain(shop)
+    daily.run_day(TODAY, shop)
+    put(shop, today_event(2))
+    drain(shop)
+    daily.refresh_profiles(TODAY, shop)
+    assert profile(shop, "anna", "events_1d") == (2,)
+
+
+def test_a_suspect_is_set_aside_itself_whatever_other_scorers_take_meanwhile(shop, monkeypatch):
+    put(shop, today_event(1), today_event(2))
+    scorer = Scorer(settings=shop, clock=lambda: EVENING)
+    release, promotion = training.current_release(shop)
+    serving = nearline.Serving(release=release, promotion=promotion)
+
+    def poisoned(*_):
+        monkeypatch.undo()
+        scorer_beside = Scorer(settings=shop, clock=lambda: EVENING)
+        scorer_beside.take(serving)
+        scorer_beside.close()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(nearline, "move_profiles", poisoned)
+    scorer._singly = 2
+    scorer.take(serving)
+    scorer.close()
+    assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t2",)]
+    assert rows_of(shop, "SELECT count(*) FROM inbox.rejected WHERE broken_rule = 'not_scorable'") == [(1,)]

@@ -28,7 +28,7 @@ PREPARE judged AS
 WITH received_rows AS (SELECT unnest(from_json($1::VARCHAR::JSON, '{shape}'), recursive := true))
 SELECT * FROM ({judging})
 """
-_NOTHING = ACCEPTED_SCHEMA.empty_table()
+NOTHING = ACCEPTED_SCHEMA.empty_table()
 
 EVENT_ID_MISSING = "event_id_missing"
 """The one rule that only the inbox has: without an id, an event that is put again would count twice."""
@@ -67,7 +67,7 @@ class InboxDoor:
         others = [row for row in claimed if row["event_id"]]
         unnamed = self.reject(without_id, EVENT_ID_MISSING)
         if not others:
-            return Judged(accepted=_NOTHING, rejected=unnamed)
+            return Judged(accepted=NOTHING, rejected=unnamed)
         rows = self._as_raw_rows(others)
         text = json.dumps(to_judge(rows).to_pylist(), ensure_ascii=False)
         judged = self._engine.con.sql(f"EXECUTE judged({_quoted(text)})").to_arrow_table()

@@ -1,6 +1,6 @@
 """The lake's events into nearline.user_state, so that the scorer knows what came by file.
 
-Once when the first scorer of a shop starts; after that each refresh brings the days that are new (rescoring beside it).
+Once when the first scorer of a shop starts; after that each refresh brings the days that are new (meeting.py).
 """
 
 from collections.abc import Collection
@@ -38,7 +38,7 @@ def seed_if_new(settings: Settings) -> None:
             valid_at = np.full(rows.users, day_end(max(days), settings))
             users += len(put_states(connection, settings.shop, rows, valid_at, known))
         put_devices(connection, snapshot, settings.shop, max(days), settings)
-        note_seeded(connection, snapshot, settings)
+        note_seeded(connection, snapshot, max(days), settings)
     log.info("states_seeded", shop=settings.shop, users=users)
 
 
@@ -55,7 +55,8 @@ def put_states(
 ) -> list[str]:
     """Write states from the lake; returns the users whose state was not ahead of it.
 
-    One that holds events received on another than `known_days` through the inbox is ahead, and stays as it is.
+    One that holds events received on another than `known_days` through the inbox, or knows a later day, is ahead, and
+    stays as it is.
     """
     db.query(connection, "stage_states")
     db.copy_rows(connection, "staged_state", state_rows(shop, rows, valid_at))
@@ -83,15 +84,21 @@ def sequence_days(snapshot: Snapshot) -> dict[date, str]:
     }
 
 
-def inbox_days(snapshot: Snapshot) -> set[date]:
-    """Received days whose nearline events are in the lake."""
-    return {
-        date.fromisoformat(partition.removeprefix("received="))
-        for partition in snapshot.partitions("accepted")
-        if any(each.tags["file"] == NAME for each in snapshot.files("accepted", partition))
-    }
+def inbox_days(snapshot: Snapshot) -> dict[date, int]:
+    """Received days of which the lake has nearline events, with how many."""
+    found = {}
+    for partition in snapshot.partitions("accepted"):
+        own = [each.rows for each in snapshot.files("accepted", partition) if each.tags["file"] == NAME]
+        if own:
+            found[date.fromisoformat(partition.removeprefix("received="))] = sum(own)
+    return found
 
 
-def note_seeded(connection: sa.Connection, snapshot: Snapshot, settings: Settings) -> None:
-    days = [{"shop": settings.shop, "day": day, "inputs": inputs} for day, inputs in sequence_days(snapshot).items()]
+def note_seeded(connection: sa.Connection, snapshot: Snapshot, until: date, settings: Settings) -> None:
+    """Days up to `until` are in the states now."""
+    days = [
+        {"shop": settings.shop, "day": day, "inputs": inputs}
+        for day, inputs in sequence_days(snapshot).items()
+        if day <= until
+    ]
     db.execute_many(connection, "put_seeded_day", days)

@@ -1,4 +1,5 @@
--- Put states made from the lake; return the users whose state was not ahead of it.
+-- Put states made from the lake; return the users whose state was not ahead of it,
+-- be it by events from the inbox or by a later day.
 -- Reads: staged_state, filled by COPY earlier in the same transaction. Locks: row locks in user_id order.
 INSERT INTO nearline.user_state AS known (shop, user_id, valid_at, newest_received_on, events)
 SELECT
@@ -11,5 +12,6 @@ FROM staged_state AS staged
 ORDER BY staged.user_id
 ON CONFLICT (shop, user_id) DO UPDATE SET
     valid_at = excluded.valid_at, newest_received_on = excluded.newest_received_on, events = excluded.events
-WHERE known.newest_received_on IS NULL OR known.newest_received_on = any(cast(:known_days AS date[]))
+WHERE (known.newest_received_on IS NULL OR known.newest_received_on = any(cast(:known_days AS date[])))
+    AND coalesce(known.valid_at <= excluded.valid_at, TRUE)
 RETURNING user_id;
