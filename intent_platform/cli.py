@@ -151,19 +151,19 @@ def profile(
 ) -> None:
     """Show one shopper readably, with titles of the recommended items."""
     with _served() as settings, db.connect(settings) as connection:
-        found = _profile_rows(connection, settings, user)
-        if not found:
-            raise IntentError(
-                f"Shop {settings.shop!r} has no profile of that user; try `intent sql` on profiles.user_profile."
-            )
+        found = _profile_row(connection, settings, user)
         _print_profile(
-            found[0], db.query(connection, "recommendations_of_user", shop=settings.shop, user_id=found[0]["user_id"])
+            found, db.query(connection, "recommendations_of_user", shop=settings.shop, user_id=found["user_id"])
         )
 
 
 @app.command()
-def search(query: str, k: Annotated[int, typer.Option(help="How many items.")] = 10) -> None:
-    """Find items by text, in any language."""
+def search(
+    query: Annotated[str, typer.Argument(help='Words in any language, a price too: "wireless mouse under 30".')],
+    k: Annotated[int, typer.Option(help="How many items.")] = 10,
+    user: Annotated[str | None, typer.Option(help="Whose interests count too: a user_id, or the raw id.")] = None,
+) -> None:
+    """Find items by text."""
     from intent_platform.index.registry import current_release
     from intent_platform.index.search import search as search_items
 
@@ -171,11 +171,13 @@ def search(query: str, k: Annotated[int, typer.Option(help="How many items.")] =
         found = current_release(settings)
         if found is None:
             raise IntentError("No release serves yet: run `intent day` or `intent train` first.")
-        hits = search_items(found[0], query, k)
+        answer = search_items(found[0], query, k, interests=_interests(settings, user) if user else None)
     rows = [
-        (place, hit.title or hit.item_id, hit.category, hit.price, hit.currency) for place, hit in enumerate(hits, 1)
+        (place, hit.title or hit.item_id, hit.category, hit.price, hit.currency)
+        for place, hit in enumerate(answer.hits, 1)
     ]
     _print_rows(["", "title", "category", "price", "currency"], rows, as_csv=False)
+    print("\n".join(answer.notes))
 
 
 @app.command()
@@ -325,14 +327,24 @@ def _day(text: str) -> date:
         raise typer.BadParameter(f"{text!r} is no day; write it as 2026-08-21.") from error
 
 
-def _profile_rows(connection: sa.Connection, settings: Settings, user: str) -> Sequence[sa.RowMapping]:
+def _profile_row(connection: sa.Connection, settings: Settings, user: str) -> sa.RowMapping:
     found = db.query(connection, "profile_of_user", shop=settings.shop, user_id=user)
-    if found:
-        return found
-    from intent_platform.events.pseudonyms import Pseudonymiser
+    if not found:
+        from intent_platform.events.pseudonyms import Pseudonymiser
 
-    pseudonym = Pseudonymiser.of(settings).of_user(user)
-    return db.query(connection, "profile_of_user", shop=settings.shop, user_id=pseudonym)
+        pseudonym = Pseudonymiser.of(settings).of_user(user)
+        found = db.query(connection, "profile_of_user", shop=settings.shop, user_id=pseudonym)
+    if not found:
+        raise IntentError(
+            f"Shop {settings.shop!r} has no profile of that user; try `intent sql` on profiles.user_profile."
+        )
+    return found[0]
+
+
+def _interests(settings: Settings, user: str) -> dict[str, float]:
+    with db.connect(settings) as connection:
+        found = _profile_row(connection, settings, user)
+    return {each["category"]: each["weight"] for each in found["top_categories"]}
 
 
 def _print_profile(row: sa.RowMapping, recommended: Sequence[sa.RowMapping]) -> None:

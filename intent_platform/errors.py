@@ -60,6 +60,16 @@ class ReleaseInvalid(IntentError):
     """A release names a part that is missing, or whose bytes do not match their digest."""
 
 
+class IndexInvalid(IntentError):
+    """An item index cannot be built from what is there, cannot be read, or finds less than the policy asks."""
+
+
+class ReleaseMoved(IntentError):
+    """Another release was promoted while one was being made for the same shop."""
+
+    is_transient = True
+
+
 class NotEnoughData(IntentError):
     """A step needs days, labels or items that have not been published yet."""
 

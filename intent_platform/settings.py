@@ -95,7 +95,7 @@ class Settings:
     """1: what the gate lets pass serves only after a person approved it, in Airflow or by `intent promote`."""
 
     policy: str = ""
-    """The gate's policy file (TOML); empty: the package's own, intent_platform/model/policy.toml."""
+    """The policy file (TOML) of gate and item index; empty: the package's own, intent_platform/model/policy.toml."""
 
     nearline_max_lag_s: int = 60
     """How long an event may wait in the inbox before watch_nearline raises the alarm."""
@@ -103,11 +103,17 @@ class Settings:
     recommendations: int = 10
     """Items recommended per shopper."""
 
-    flat_index_max_items: int = 20_000
-    """Above this many items the FAISS index is IVF instead of exact."""
+    recommendations_per_brand: int = 4
+    """At most so many of them of one brand, while there are others to show."""
 
-    min_index_recall: float = 0.95
-    """recall@20 against exact search below which an index is not published."""
+    recommendations_per_category: int = 6
+    """At most so many of them of one category, while there are others to show."""
+
+    flat_index_max_items: int = 20_000
+    """Above this many items FAISS scans short codes and ranks the best of them again, instead of scanning vectors."""
+
+    index_memory_mib: int = 4096
+    """A FAISS file that is larger is paged in from disk where it is needed, instead of read whole."""
 
     keep_releases: int = 5
     """Releases that stay on disk: the newest that served, the current one among them; at least 2, to go back to."""
@@ -137,7 +143,10 @@ class Settings:
             )
         if not 0 <= self.max_lateness_hours <= 24 * 30:
             raise SettingInvalid(f"INTENT_MAX_LATENESS_HOURS is {self.max_lateness_hours}; give 0 to 720.")
-        for name in ("session_gap_minutes", "horizon_hours", "history_days", "window_events", "memory_limit_mib"):
+        for name in (
+            "session_gap_minutes", "horizon_hours", "history_days", "window_events", "memory_limit_mib",
+            "recommendations_per_brand", "recommendations_per_category",
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise SettingInvalid(f"INTENT_{name.upper()} is {getattr(self, name)}; give 1 or more.")
         if self.keep_releases < 2:

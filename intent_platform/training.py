@@ -103,15 +103,17 @@ def rebuild_index(settings: Settings, *, now: datetime | None = None) -> IndexRe
             "No release serves yet, so there is no model to index with: run `intent day` or `intent train`."
         )
     release, before = found
-    manifest = publish_index(settings, release.model, None, now=now)
-    promotion = promote(settings, manifest.release_id, reason="New item index", decided_by="rebuild_index", clock=now)
+    manifest = publish_index(settings, release.model, None, now=now, before=release.index)
+    promotion = promote(
+        settings, manifest.release_id, reason="New item index", decided_by="rebuild_index", clock=now, after=before
+    )
     remove_old_releases(settings, now=now)
-    index = load_index(Lake(settings.lake_root, settings.shop).path(""), manifest.index, settings.home)
+    index = load_index(Lake(settings.lake_root, settings.shop).path(""), manifest.index, settings)
     return IndexReport(
         release_id=manifest.release_id,
         promotion_number=promotion.promotion_number,
         items=len(index),
-        recall_at_20=index.passport.recall_at_20,
+        recall_at_20=index.passport.least_recall,
         is_new=promotion.promotion_number != before.promotion_number,
     )
 

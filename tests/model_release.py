@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from model_shop import catalogue
 
-from intent_platform.index.item_index import build_index, load_index
+from intent_platform.index.build import build_index
+from intent_platform.index.demand import Demand
+from intent_platform.index.item_index import load_index
 from intent_platform.index.release import Manifest, Release
 from intent_platform.model import parts
 from intent_platform.model.behaviour import ModelCard, load_model, save_model
@@ -49,8 +51,8 @@ def make_release(folder: Path, *, kind: str, item_scorer: str, **learned) -> Rel
     root = str(folder / "lake")
     save_model(folder / "model", card, fit_lexical(catalogue()["title"].to_pylist()), **learned)
     model = load_model(root, parts.publish_part(root, "model", folder / "model"), settings)
-    popularity = {f"i{number:02}": float(13 - number) for number in range(13)}
-    build_index(model, catalogue(), popularity, settings, folder / "index")
-    index = load_index(root, parts.publish_part(root, "index", folder / "index"), settings.home)
+    demand = Demand(popularity={f"i{number:02}": float(13 - number) for number in range(13)})
+    build_index(model, catalogue(), demand, settings, folder / "index")
+    index = load_index(root, parts.publish_part(root, "index", folder / "index"), settings)
     manifest = Manifest(shop="main", release_id=kind, model=model.digest, index=index.digest)
     return Release(manifest=manifest, model=model, index=index, is_available=np.ones(len(index), bool))

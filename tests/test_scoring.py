@@ -1,12 +1,15 @@
 """What score() gives: the columns, the windows, interests, recommendations; all with a real release."""
 
 import time
+from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from model_shop import NOON, catalogue, history, many_histories
+from model_shop import CATALOGUE, NOON, catalogue, history, many_histories
 
 from intent_platform.scoring import score
 from intent_platform.settings import Settings
@@ -132,6 +135,41 @@ def test_a_shopper_of_one_unknown_event_still_gets_items(release):
     shown = recommended(release, rows)
     assert len(shown) == SETTINGS.recommendations
     assert {each["reason"] for each in shown} == {"popular now"}
+
+
+def consumables(release, **days: float):
+    """The same release in a shop where items of some categories are bought again after so many days."""
+    names = {name.split(".")[0]: each for name, each in days.items()}
+    categories = [name.split(".")[0] for name in release.index.items["category"].to_pylist()]
+    return_days = np.array([names.get(name, np.inf) for name in categories], np.float32)
+    return replace(release, index=replace(release.index, return_days=return_days))
+
+
+def test_a_consumable_comes_back_when_it_is_due_and_a_one_time_good_does_not(release):
+    shop = consumables(release, home=10.0)
+    rows = history((6 * 24, "purchase", 10), (8 * 24, "purchase", 9), (9 * 24, "purchase", 0))
+    shown = {each["item_id"]: each for each in recommended(shop, rows)}
+    assert (shown["i09"]["origin"], shown["i09"]["rank"]) == ("again", 1)
+    assert shown["i09"]["reason"] == "time to buy it again"
+    assert "i10" not in shown  # bought six days ago: four more to go
+    assert "i00" not in shown
+    assert "i09" not in {each["item_id"] for each in recommended(release, rows)}
+
+
+def test_a_second_purchase_starts_the_days_again(release):
+    rows = history((20 * 24, "purchase", 9), (2 * 24, "purchase", 9))
+    assert "i09" not in {each["item_id"] for each in recommended(consumables(release, home=10.0), rows)}
+
+
+def test_no_brand_and_no_category_crowds_the_list_while_there_is_something_else(release):
+    rows = history((1, "view", 0), (2, "view", 1))
+    few = replace(SETTINGS, recommendations=6, recommendations_per_brand=3, recommendations_per_category=2)
+    shown = score(release, rows, valid_at=NOON, settings=few).recommendations["item_id"].to_pylist()
+    items = {row["item_id"]: row for row in catalogue().to_pylist()}
+    assert Counter(items[each]["category"] for each in shown) == dict.fromkeys(CATALOGUE, 2)
+    assert Counter(items[each]["brand"] for each in shown).most_common(1)[0][1] <= 3
+    all_there_is = replace(few, recommendations=13, recommendations_per_category=1)
+    assert score(release, rows, valid_at=NOON, settings=all_there_is).recommendations.num_rows == 13
 
 
 def test_no_item_twice_and_ranks_count_from_one(release):

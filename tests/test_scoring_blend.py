@@ -1,7 +1,9 @@
 """Next items by a release's blend: from the sessions that stand beside it, not from inside it."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from model_release import blend_release
@@ -21,6 +23,14 @@ def release(tmp_path_factory):
     weights = dict.fromkeys(FEATURES, 0.0) | {"neighbours": 1.0, "is_newest": -10.0}
     blend = Blend(weights=weights, decays=Decays(), sessions_from=date(2026, 8, 1), sessions_until=date(2026, 8, 20))
     return blend_release(tmp_path_factory.mktemp("blend"), blend)
+
+
+def test_the_network_looks_further_where_most_of_the_shop_is_sold_out(release):
+    by_network = replace(release, model=replace(release.model, card=replace(release.model.card, item_scorer="network")))
+    almost_gone = replace(by_network, is_available=np.isin(np.arange(13), [4, 11]))
+    scores = score(almost_gone, history((1, "view", 0)), valid_at=NOON, settings=Settings(threads=2))
+    shown = scores.recommendations.to_pylist()
+    assert {(each["item_id"], each["origin"]) for each in shown} == {("i04", "next_item"), ("i11", "next_item")}
 
 
 def sessions(*of_users: tuple[int, ...]) -> pa.Table:

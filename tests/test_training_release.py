@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from model_shop import NOON, catalogue, history, publish
 
 from intent_platform import approval, db, training
-from intent_platform.errors import NotEnoughData, ReleaseInvalid
+from intent_platform.errors import IndexInvalid, NotEnoughData, ReleaseInvalid, ReleaseMoved
 from intent_platform.index import item_index, registry, release
 from intent_platform.lake import Lake
 from intent_platform.model import behaviour, parts
+from intent_platform.model.policy import DEFAULT
 from intent_platform.scoring import score
 
 DAY = NOON.date()
@@ -128,13 +129,40 @@ def test_a_release_of_an_unapproved_model_cannot_be_registered(shop):
         training.rebuild_index(shop, now=NOON)
 
 
-def test_an_index_below_the_floor_is_refused_and_the_old_one_stays(shop):
+@pytest.mark.parametrize(
+    ("floor", "strict", "refusal"),
+    [
+        ("recall_at_20 = 0.95", "recall_at_20 = 1.01", "finds 100.0%"),
+        ("max_score_error = 0.001", "max_score_error = 0.0", "off by up to"),
+    ],
+)
+def test_an_index_below_the_floor_is_refused_and_the_old_one_stays(shop, tmp_path, floor, strict, refusal):
     made = training.ensure_release(shop, DAY)
     publish(shop, items=catalogue().slice(0, 9))
-    with pytest.raises(NotEnoughData, match="the index before it stays"):
-        training.rebuild_index(replace(shop, min_index_recall=1.01), now=NOON)
+    (tmp_path / "policy.toml").write_text(DEFAULT.read_text().replace(floor, strict))
+    with pytest.raises(IndexInvalid, match=f"{refusal}.*the index before it stays"):
+        training.rebuild_index(replace(shop, policy=str(tmp_path / "policy.toml")), now=NOON)
     assert training.current_promotion(shop).release_id == made.release_id
     assert rows_of(shop, "SELECT is_published FROM registry.item_index ORDER BY items LIMIT 1") == [(False,)]
+
+
+def test_a_new_index_never_brings_an_older_model_back(shop, monkeypatch):
+    made = training.ensure_release(shop, DAY)
+    publish(shop, items=catalogue().slice(0, 9))
+    build = registry.build_index
+
+    def promoted_meanwhile(*given):
+        with db.connect(shop) as connection:
+            connection.execute(
+                sa.text("INSERT INTO registry.promotion VALUES ('main', 2, :release_id, 'Test.', 'another', :at)"),
+                {"release_id": made.release_id, "at": NOON},
+            )
+        return build(*given)
+
+    monkeypatch.setattr(registry, "build_index", promoted_meanwhile)
+    with pytest.raises(ReleaseMoved, match="was promoted while"):
+        training.rebuild_index(shop, now=NOON)
+    assert training.current_promotion(shop).promotion_number == 2
 
 
 def test_changed_bytes_are_noticed_before_anything_is_scored(shop):

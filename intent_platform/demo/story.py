@@ -99,7 +99,7 @@ def _searches(settings: Settings) -> Iterator[str]:
     assert found is not None
     for query in QUERIES:
         yield f"Search: {query}"
-        for hit in search(found[0], query, HITS):
+        for hit in search(found[0], query, HITS).hits:
             name = hit.title or f"item {hit.item_id} ({hit.category or 'no category'})"
             yield f"  {name} · {_price(hit.price, hit.currency)}"
 

@@ -10,15 +10,17 @@ import sqlalchemy as sa
 
 from intent_platform import db
 from intent_platform.domain import Promotion
-from intent_platform.errors import NotEnoughData, ReleaseInvalid
-from intent_platform.index.item_index import ItemIndex, build_index, load_index
-from intent_platform.index.popularity import item_popularity
+from intent_platform.errors import IndexInvalid, ReleaseInvalid, ReleaseMoved
+from intent_platform.index.build import build_index
+from intent_platform.index.demand import read_demand
+from intent_platform.index.item_index import ItemIndex, Passport, load_index
 from intent_platform.index.release import Manifest, Release, check_release, load_release, write_manifest
 from intent_platform.lake import Lake, Snapshot
 from intent_platform.log import get_logger
 from intent_platform.model import parts
 from intent_platform.model.behaviour import Model, ModelCard, load_model, save_model
 from intent_platform.model.lexical import fit_lexical
+from intent_platform.model.policy import load_policy
 from intent_platform.model.text import find_encoder, item_text
 from intent_platform.sequences import read_touches
 from intent_platform.settings import Settings
@@ -83,11 +85,23 @@ def make_bootstrap(settings: Settings, day: date, *, reason: str, now: datetime 
     return promote(settings, manifest.release_id, reason=f"Bootstrap: {reason}", decided_by="bootstrap", clock=now)
 
 
-def promote(settings: Settings, release_id: str, *, reason: str, decided_by: str, clock: datetime) -> Promotion:
-    """Point the shop at a release, under the next number. Its parts are checked first; what serves already stays."""
+def promote(
+    settings: Settings,
+    release_id: str,
+    *,
+    reason: str,
+    decided_by: str,
+    clock: datetime,
+    after: Promotion | None = None,
+) -> Promotion:
+    """Point the shop at a release, under the next number. Its parts are checked first; what serves already stays.
+
+    after: the promotion that the release was made from; ReleaseMoved when it is no longer the newest, so that a new
+    index never brings an older model back.
+    """
     _check_registered(settings, release_id)
     load_release(settings, release_id)
-    return _point_at(settings, release_id, reason=reason, decided_by=decided_by, clock=clock)
+    return _point_at(settings, release_id, reason=reason, decided_by=decided_by, clock=clock, after=after)
 
 
 def rollback(settings: Settings, *, reason: str, decided_by: str, clock: datetime) -> Promotion:
@@ -108,10 +122,24 @@ def rollback(settings: Settings, *, reason: str, decided_by: str, clock: datetim
     return _point_at(settings, release_id, reason=reason, decided_by=decided_by, clock=clock)
 
 
-def _point_at(settings: Settings, release_id: str, *, reason: str, decided_by: str, clock: datetime) -> Promotion:
+def _point_at(
+    settings: Settings,
+    release_id: str,
+    *,
+    reason: str,
+    decided_by: str,
+    clock: datetime,
+    after: Promotion | None = None,
+) -> Promotion:
     facts = {"release_id": release_id, "reason": reason, "decided_by": decided_by, "decided_at": clock}
     with db.connect(settings) as connection:
         db.exclusive(connection, "promotion", settings.shop)
+        current = db.query(connection, "current_release", shop=settings.shop)[:1] if after else []
+        if after and current[0]["promotion_number"] != after.promotion_number:
+            raise ReleaseMoved(
+                f"{current[0]['release_id']} was promoted while {release_id} was being made from {after.release_id}. "
+                "Nothing was changed; run the step again, from what serves now."
+            )
         rows = db.query(connection, "add_promotion", shop=settings.shop, **facts)
     number = rows[0]["promotion_number"]
     log.info("release_promoted", release=release_id, promotion=number, is_new=rows[0]["is_new"])
@@ -132,31 +160,52 @@ def _check_registered(settings: Settings, release_id: str) -> None:
         )
 
 
-def publish_index(settings: Settings, model: Model, day: date | None, *, now: datetime) -> Manifest:
-    """Index today's items with a model's vectors and register the release. NotEnoughData when recall is too low."""
+def publish_index(
+    settings: Settings, model: Model, day: date | None, *, now: datetime, before: ItemIndex | None = None
+) -> Manifest:
+    """Index today's items with a model's vectors and register the release. IndexInvalid when it finds too little.
+
+    before: the index that serves, when it is the same model's.
+    """
     lake = Lake(settings.lake_root, settings.shop)
     snapshot = lake.snapshot()
     items = snapshot.read("items")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "index"
-        seconds = build_index(model, items, item_popularity(snapshot, day, settings), settings, folder)
+        demand = read_demand(snapshot, day, settings)
+        built = build_index(model, items, demand, settings, folder, before)
         digest = parts.publish_part(lake.path(""), "index", folder)
         size = sum(each.stat().st_size for each in folder.iterdir())
-    index = load_index(lake.path(""), digest, settings.home)
-    is_good = min(index.passport.recall_at_20, index.passport.text_recall_at_20) >= settings.min_index_recall
+    passport = load_index(lake.path(""), digest, settings).passport
+    refusal = _refusal(passport, settings)
+    made = {"build_seconds": built.seconds, "is_trained": built.is_trained, "bytes": size, "built_at": now}
     with db.connect(settings) as connection:
         _add_index(
-            connection, settings, index, items.filter(items["is_available"]).num_rows, seconds, size, is_good, now
+            connection, settings, digest, passport, _unavailable_ratio(items), made, is_published=refusal is None
         )
-    if not is_good:
-        raise NotEnoughData(
-            f"The index over {len(index):,} items finds {index.passport.recall_at_20:.1%} of the exact 20 nearest "
-            f"(floor {settings.min_index_recall:.1%}); it was not published and the index before it stays."
-        )
+    if refusal is not None:
+        raise IndexInvalid(refusal)
     manifest = write_manifest(lake, settings.shop, model, digest)
     with db.connect(settings) as connection:
         _add_release(connection, settings, manifest, now)
     return manifest
+
+
+def _refusal(passport: Passport, settings: Settings) -> str | None:
+    """Why an index may not serve; None where it may."""
+    policy = load_policy(settings)
+    stays = "It was not published and the index before it stays; registry.item_index has its passport."
+    if passport.least_recall < policy.min_index_recall:
+        return (
+            f"The index over {passport.items:,} items finds {passport.least_recall:.1%} of the exact 20 nearest; the "
+            f"policy asks for {policy.min_index_recall:.1%}. {stays}"
+        )
+    if passport.score_error > policy.max_index_score_error:
+        return (
+            f"The index over {passport.items:,} items gives scores that are off by up to {passport.score_error:.2g}; "
+            f"the policy allows {policy.max_index_score_error:.2g}. {stays}"
+        )
+    return None
 
 
 def add_model(
@@ -221,35 +270,6 @@ def add_evaluation(
     model = {"shop": settings.shop, "model_digest": model_digest}
     db.execute_many(connection, "add_evaluation", [{**model, **each} for each in figures])
     db.execute_many(connection, "add_calibration", [{**model, **each} for each in calibration])
-
-
-def _add_index(
-    connection: sa.Connection,
-    settings: Settings,
-    index: ItemIndex,
-    available: int,
-    seconds: float,
-    size: int,
-    is_published: bool,
-    now: datetime,
-) -> None:
-    passport = index.passport
-    db.query(
-        connection,
-        "add_item_index",
-        shop=settings.shop,
-        index_digest=index.digest,
-        model_digest=passport.model_digest,
-        kind=passport.kind,
-        items=passport.items,
-        dimensions=passport.dimensions,
-        recall_at_20=min(passport.recall_at_20, passport.text_recall_at_20),
-        unavailable_ratio=1 - available / max(passport.items, 1),
-        build_seconds=seconds,
-        bytes=size,
-        is_published=is_published,
-        built_at=now,
-    )
 
 
 def _add_release(connection: sa.Connection, settings: Settings, manifest: Manifest, now: datetime) -> None:

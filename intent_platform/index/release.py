@@ -142,7 +142,7 @@ def load_release(settings: Settings, wanted: str) -> Release:
     lake = Lake(settings.lake_root, settings.shop)
     manifest = _read_manifest(lake, wanted)
     root = lake.path("")
-    index = load_index(root, manifest.index, settings.home)
+    index = load_index(root, manifest.index, settings)
     if index.passport.model_digest != manifest.model:
         raise ReleaseInvalid(
             f"Release {wanted} names index {manifest.index[:16]}…, whose item vectors are of model "

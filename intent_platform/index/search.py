@@ -1,16 +1,24 @@
-"""Text to items: encoder and character n-grams each rank, reciprocal ranks are added (Cormack et al. 2009)."""
+"""Text to items: words, letters and meaning of a query, its price range and categories, and a shopper's interests."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from intent_platform.index.query import Query, named_categories, understand
 from intent_platform.index.release import Release
-from intent_platform.model.text import text_key
 
-RANK_SHIFT = 60  # the paper's constant
-DEPTH = 200
-NEAR_RATIO = 0.4  # of the best similarity; below it an item shares stray letters, and its rank says nothing
-NEAR_FLOOR = 0.1
+MEANING = 0.5
+"""What the encoder's cosine counts beside the share of words and the share of letters that an item holds, 1 each.
+
+From docs/lab-book.md: more costs misspelt queries, less costs those in other words than the titles'.
+"""
+
+CATEGORY = 0.3  # for an item of a category that the query names
+INTEREST = 0.3  # times the share of the shopper's attention that the item's category has
+
+NEAR_RATIO = 0.4  # of the best score; below it an item shares stray letters, and is no answer
+NEAR_FLOOR = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,42 +28,74 @@ class Hit:
     category: str | None
     price: float | None
     currency: str | None
-    score: float
+    score: float  # 0: it is popular, no more
+    fits_price: bool
 
 
-def search(release: Release, query: str, k: int = 10) -> list[Hit]:
-    """The k available items that fit best; never empty while something is for sale: popular items close the list."""
-    key = text_key(query)
-    found = fused(release, [key])[0]
-    order = np.lexsort((-release.popular.share, -found))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """Hits, best first, and what the searcher should know of them."""
+
+    query: Query
+    hits: list[Hit]
+    notes: list[str] = field(default_factory=list)
+
+
+def search(release: Release, raw: str, k: int = 10, *, interests: Mapping[str, float] | None = None) -> Answer:
+    """The k available items that fit best; never empty while something is for sale: popular items close the list.
+
+    interests: category → share of a shopper's attention, as in profiles.user_interest. Items outside the price range
+    that the query asks for come after those within, items without a price after both.
+    """
+    query = understand(raw)
+    codes, names = release.index.category
+    found = relevance(release, [query.text])[0] + CATEGORY * np.isin(codes, named_categories(query.text, names))
+    interest = np.array([*((interests or {}).get(name, 0.0) for name in names), 0.0])[codes]  # the last: no category
+    best = float(found[release.is_available].max(initial=0.0))
+    is_answer = found >= max(NEAR_RATIO * best, NEAR_FLOOR)
+    score = np.where(is_answer, found + INTEREST * interest, 0.0)
+    fits = _fits_price(release, query)
+    order = np.lexsort((-release.popular.share, -score, -fits, ~is_answer))
     order = order[release.is_available[order]][:k]
-    return [_hit(release, int(position), float(found[position])) for position in order]
+    hits = [_hit(release, int(each), float(score[each]), bool(fits[each] == 2)) for each in order]
+    return Answer(query=query, hits=hits, notes=_notes(query, hits))
 
 
-def fused(release: Release, keys: list[str]) -> np.ndarray:
-    """float32 (queries, N): summed reciprocal ranks of both rankings; 0 for items that neither finds."""
-    index, text = release.index, release.model.text
-    scores = np.zeros((len(keys), len(index)), np.float32)
-    lexical = (text.lexical.sparse(keys) @ index.lexical.T).toarray()
-    _add_ranks(scores, lexical)
-    if text.encoder.dimensions:
-        width = text.encoder.dimensions
-        _add_ranks(scores, text.encoder.encode(keys) @ index.text_vectors[:, :width].T)
-    scores[[not key for key in keys]] = 0.0
+def relevance(release: Release, queries: list[str]) -> np.ndarray:
+    """float32 (Q, N): how well items fit texts, 0 for an empty one; about 2.5 for an item's own title."""
+    index, encoder = release.index, release.model.text.encoder
+    scores = index.lexical.scores(queries)
+    if encoder.dimensions:
+        of_items = index.text_vectors[:, : encoder.dimensions]
+        # The tower's halves are of length 1/√2 each.
+        scores += MEANING * np.sqrt(2.0, dtype=np.float32) * (encoder.encode(queries) @ of_items.T)
+    scores[[not text for text in queries]] = 0.0
     return scores
 
 
-def _add_ranks(scores: np.ndarray, similarity: np.ndarray) -> None:
-    depth = min(DEPTH, similarity.shape[1])
-    top = np.argsort(-similarity, axis=1, kind="stable")[:, :depth]
-    gain = np.broadcast_to(1.0 / (RANK_SHIFT + 1 + np.arange(depth)), top.shape)
-    near = np.take_along_axis(similarity, top, axis=1)
-    gain = np.where(near >= np.maximum(NEAR_RATIO * near[:, :1], NEAR_FLOOR), gain, 0.0)
-    current = np.take_along_axis(scores, top, axis=1)
-    np.put_along_axis(scores, top, (current + gain).astype(np.float32), axis=1)
+def _fits_price(release: Release, query: Query) -> np.ndarray:
+    """(N,): 2 within the range, 1 outside, 0 where the item has no price; 2 for all without a range."""
+    price = release.index.price
+    if not query.has_price:
+        return np.full(len(price), 2)
+    low, high = query.price_low or 0.0, query.price_high if query.price_high is not None else np.inf
+    return np.where(np.isnan(price), 0, np.where((price >= low) & (price <= high), 2, 1))
 
 
-def _hit(release: Release, position: int, score: float) -> Hit:
+def _notes(query: Query, hits: list[Hit]) -> list[str]:
+    fitting = sum(hit.score > 0 for hit in hits)
+    out_of_range = sum(not hit.fits_price for hit in hits)
+    facts = {
+        "The query was cut: only its first 1,000 letters were looked at.": query.is_cut,
+        "Nothing fits; these items are popular.": bool(hits) and fitting == 0,
+        f"The first {fitting} fit; the others are popular.": 0 < fitting < len(hits),
+        f"{out_of_range} of them lie outside the price range that was asked for, or have no price.": out_of_range > 0,
+        "Nothing is for sale.": not hits,
+    }
+    return [note for note, is_so in facts.items() if is_so]
+
+
+def _hit(release: Release, position: int, score: float, fits_price: bool) -> Hit:
     row = release.index.items.slice(position, 1).to_pylist()[0]
     return Hit(
         item_id=row["item_id"],
@@ -64,4 +104,5 @@ def _hit(release: Release, position: int, score: float) -> Hit:
         price=row["price"],
         currency=row["currency"],
         score=score,
+        fits_price=fits_price,
     )

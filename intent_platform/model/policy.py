@@ -1,4 +1,4 @@
-"""The gate's policy file: margins, slices and bounds, read once and checked."""
+"""The policy file of gate and item index: margins, slices and bounds, read once and checked."""
 
 import tomllib
 from dataclasses import dataclass, fields
@@ -22,6 +22,8 @@ class Policy:
     slice_log_loss: float
     max_calibration_error: float
     max_ms: float
+    min_index_recall: float
+    max_index_score_error: float
 
 
 _SECTIONS = {
@@ -30,6 +32,7 @@ _SECTIONS = {
     "slices": {"names", "min_examples", "log_loss"},
     "calibration": {"max_error"},
     "latency": {"max_ms"},
+    "index": {"recall_at_20", "max_score_error"},
 }
 
 
@@ -49,6 +52,8 @@ def load_policy(settings: Settings) -> Policy:
         slice_log_loss=given["slices"]["log_loss"],
         max_calibration_error=given["calibration"]["max_error"],
         max_ms=given["latency"]["max_ms"],
+        min_index_recall=given["index"]["recall_at_20"],
+        max_index_score_error=given["index"]["max_score_error"],
     )
     for number in _numbers(policy):
         if isinstance(number, bool) or not isinstance(number, int | float) or number < 0:

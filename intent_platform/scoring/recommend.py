@@ -1,4 +1,4 @@
-"""Items to show each shopper: candidates from several sources, ranked together, none sold out, none just bought.
+"""Items to show each shopper: candidates from several sources, ranked together, none sold out, not all of one kind.
 
 U users of a chunk, C candidates per user, N items of the index; a candidate is a position in the index, −1 for none.
 """
@@ -11,16 +11,20 @@ import pyarrow as pa
 from intent_platform.index.release import Release
 from intent_platform.model.blend import PER_SOURCE, find_candidates, rank_candidates
 from intent_platform.model.neighbours import PREFIXES_PER_CHUNK, prefixes_at
-from intent_platform.model.rows import Rows
+from intent_platform.model.rows import US_PER_DAY, Rows
 from intent_platform.model.text import text_key
 from intent_platform.scoring.interests import Interests
 from intent_platform.settings import Settings
 
 CHUNK_USERS = 8_192  # bounds memory: a chunk's matrices are a few tens of MB
 
-ORIGINS = ("next_item", "popular", "recent", "text")
-NEXT_ITEM, POPULAR, RECENT, TEXT = range(4)
+ORIGINS = ("next_item", "popular", "recent", "text", "again")
+NEXT_ITEM, POPULAR, RECENT, TEXT, AGAIN = range(5)
 NEXT_ITEMS = 50  # candidates by what comes next
+MOST_NEXT_ITEMS = 1_000  # looked at where most of the shop is sold out
+
+AGAIN_FROM = 0.7
+"""Of the days after which a consumable's buyers come back: from then on it is shown again."""
 
 TITLE_LETTERS = 48  # of a title that is named in a reason
 
@@ -47,18 +51,20 @@ def recommend(
     rows: Rows,
     position: np.ndarray,
     hidden: np.ndarray | None,
+    age: np.ndarray,
     interests: Interests,
     settings: Settings,
 ) -> pa.Table:
     """user_id, rank, item_id, score, origin, reason; at most settings.recommendations rows per user.
 
-    position: (R,) of each row's item in the index, −1 for none. hidden: the network's state of each user.
+    position: (R,) of each row's item in the index, −1 for none. hidden: the network's state of each user. age: int64 µs
+    (R,), from each row to the moment at which its user is asked.
     """
-    next_items = _next_items(release, rows, position, hidden)
     chunks = []
     for start in range(0, rows.users, CHUNK_USERS):
         users = np.arange(start, min(start + CHUNK_USERS, rows.users))
-        chunks.append(_recommend_chunk(release, rows, position, interests, next_items, users, settings.recommendations))
+        of_users = None if hidden is None else hidden[users]
+        chunks.append(_recommend_chunk(release, rows, position, of_users, age, interests, users, settings))
     return pa.concat_tables(chunks) if chunks else _table(rows, release, *(np.zeros(0, np.int64),) * 6, [""])
 
 
@@ -66,23 +72,28 @@ def _recommend_chunk(
     release: Release,
     rows: Rows,
     position: np.ndarray,
+    hidden: np.ndarray | None,
+    age: np.ndarray,
     interests: Interests,
-    next_items: tuple[np.ndarray, np.ndarray] | None,
     users: np.ndarray,
-    wanted: int,
+    settings: Settings,
 ) -> pa.Table:
     found = _Candidates(item=[], rank_key=[], score=[], origin=[], reason=[])
-    reasons = ["popular now", "left in the cart", "often chosen next after what was looked at"]
+    reasons = ["popular now", "left in the cart", "often chosen next after what was looked at", "time to buy it again"]
     span = slice(int(rows.starts[users[0]]), int(rows.starts[users[-1] + 1]))
+    next_items = _next_items(release, rows, position, hidden, users)
     if next_items is not None:
-        items, probability = next_items[0][users], next_items[1][users]
+        items, probability = next_items
         found.add(items, 2.0 - np.arange(items.shape[1]) / 100, probability, NEXT_ITEM, np.array(2))
+    bought = _Bought.of(release, rows, position, age, users, span)
+    found.add(bought.due, 1.7 - np.arange(bought.due.shape[1]) / 100, np.array(1.0), AGAIN, np.array(3))
     _add_carts(found, rows, position, users, span)
     _add_popular(found, release, interests, users, reasons)
     _add_text(found, release, rows, position, users, span, reasons)
     item = np.concatenate(found.item, axis=1)
-    may_show = _may_show(release, rows, position, users, span, item)
-    user, place, column = _best(item, np.concatenate(found.rank_key, axis=1), may_show, wanted)
+    may_show = (item >= 0) & release.is_available[np.maximum(item, 0)] & ~bought.is_lately(item)
+    rank_key = np.concatenate(found.rank_key, axis=1)
+    user, place, column = _best(item, rank_key, may_show, _crowds(release, settings), settings.recommendations)
     score, origin, reason = (
         np.concatenate(each, axis=1)[user, column] for each in (found.score, found.origin, found.reason)
     )
@@ -90,7 +101,7 @@ def _recommend_chunk(
 
 
 def _next_items(
-    release: Release, rows: Rows, position: np.ndarray, hidden: np.ndarray | None
+    release: Release, rows: Rows, position: np.ndarray, hidden: np.ndarray | None, users: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Positions and probabilities (U, NEXT_ITEMS) of what comes next; None where popularity ranks the items."""
     network, scorer = release.model.network, release.model.card.item_scorer
@@ -98,23 +109,36 @@ def _next_items(
         return None
     wanted = network.user_vectors(hidden)
     if scorer == "blend":
-        items, log_odds = _blended(release, rows, position, wanted)
+        items, log_odds = _blended(release, rows, position, wanted, users)
     else:
-        log_odds, items = release.index.nearest(wanted, NEXT_ITEMS)
+        items, log_odds = _nearest_available(release, wanted)
     odds = np.exp(log_odds - log_odds.max(axis=1, keepdims=True))
     return items, odds / odds.sum(axis=1, keepdims=True)
 
 
-def _blended(release: Release, rows: Rows, position: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _nearest_available(release: Release, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and log-odds (U, NEXT_ITEMS) by the network alone; −1 and −inf where fewer are for sale."""
+    share = max(float(release.is_available.mean()), NEXT_ITEMS / MOST_NEXT_ITEMS)
+    log_odds, items = release.index.by_vector.search(wanted, int(NEXT_ITEMS / share))
+    is_shown = (items >= 0) & release.is_available[np.maximum(items, 0)]
+    first = np.argsort(~is_shown, axis=1, kind="stable")[:, :NEXT_ITEMS]
+    is_shown = np.take_along_axis(is_shown, first, axis=1)
+    items, log_odds = (np.take_along_axis(each, first, axis=1) for each in (items, log_odds))
+    return np.where(is_shown, items, -1), np.where(is_shown, log_odds, -np.inf)
+
+
+def _blended(
+    release: Release, rows: Rows, position: np.ndarray, wanted: np.ndarray, users: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Positions and log-odds (U, NEXT_ITEMS) by the release's blend; −1 and −inf where there are fewer candidates."""
     shop, blend = release.blend_shop, release.model.blend
     assert shop is not None
     assert blend is not None
-    items, log_odds = np.full((rows.users, NEXT_ITEMS), -1), np.full((rows.users, NEXT_ITEMS), -np.inf)
-    prefixes = prefixes_at(rows, position, rows.starts[1:] - 1)
-    for first in range(0, rows.users, PREFIXES_PER_CHUNK):
-        chunk = slice(first, min(first + PREFIXES_PER_CHUNK, rows.users))
-        _, nearest = release.index.nearest(wanted[chunk], PER_SOURCE)
+    items, log_odds = np.full((len(users), NEXT_ITEMS), -1), np.full((len(users), NEXT_ITEMS), -np.inf)
+    prefixes = prefixes_at(rows, position, rows.starts[users + 1] - 1)
+    for first in range(0, len(users), PREFIXES_PER_CHUNK):
+        chunk = slice(first, min(first + PREFIXES_PER_CHUNK, len(users)))
+        _, nearest = release.index.by_vector.search(wanted[chunk], PER_SOURCE)
         candidates = find_candidates(shop, prefixes.slice(first, chunk.stop), wanted[chunk], nearest)
         ranked, scores = rank_candidates(candidates, blend.weight)
         kept = min(ranked.shape[1], NEXT_ITEMS)
@@ -215,7 +239,7 @@ def _add_text(
 
 def _near_queries(release: Release, keys: list[str]) -> np.ndarray:
     vectors = release.model.text.vectors(keys)
-    _, items = release.index.text_faiss.search(vectors, min(10, len(release.index)))
+    _, items = release.index.by_text.search(vectors, 10)
     return np.where((np.abs(vectors).sum(axis=1) > 0)[:, None], items, -1)
 
 
@@ -226,34 +250,94 @@ def _newest(rows: Rows, users: np.ndarray, span: slice, is_wanted: np.ndarray) -
     return np.where(last >= rows.starts[users], last, -1)
 
 
-def _may_show(
-    release: Release, rows: Rows, position: np.ndarray, users: np.ndarray, span: slice, item: np.ndarray
-) -> np.ndarray:
-    """bool (U, C): there, for sale, not bought lately, and not a repeat of a better candidate (left to _best)."""
-    is_bought = np.flatnonzero(rows.is_type("purchase")[span] & (position[span] >= 0)) + span.start
-    width = len(release.index)
-    bought = np.unique((rows.user[is_bought] - users[0]) * width + position[is_bought])
-    keys = np.arange(len(users))[:, None] * width + np.maximum(item, 0)
-    kept = (item >= 0) & release.is_available[np.maximum(item, 0)]
-    if len(bought):
-        near = np.minimum(np.searchsorted(bought, keys), len(bought) - 1)
-        kept &= bought[near] != keys
-    return kept
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Bought:
+    """What a chunk's users bought: once is enough, but for consumables, whose buyers come back."""
+
+    lately: np.ndarray  # int64, sorted: user × items + position of what is not to be shown
+    due: np.ndarray  # int64 (U, 2): consumables to be bought again, the longest overdue first; −1 for none
+    width: int
+
+    @classmethod
+    def of(
+        cls, release: Release, rows: Rows, position: np.ndarray, age: np.ndarray, users: np.ndarray, span: slice
+    ) -> "_Bought":
+        width = len(release.index)
+        marks = np.flatnonzero(rows.is_type("purchase")[span] & (position[span] >= 0)) + span.start
+        # Rows are in order of time, so the last of equal keys is the newest purchase.
+        keys = (rows.user[marks] - users[0]) * width + position[marks]
+        keys, from_end = np.unique(keys[::-1], return_index=True)
+        newest = marks[::-1][from_end]
+        overdue = age[newest] / US_PER_DAY / release.index.return_days[position[newest]]
+        is_due = overdue >= AGAIN_FROM
+        due = np.full((len(users), 2), -1)
+        order = np.lexsort((-overdue[is_due], keys[is_due] // width))
+        user, item = np.divmod(keys[is_due][order], width)
+        place = np.arange(len(user)) - np.searchsorted(user, user)
+        due[user[place < 2], place[place < 2]] = item[place < 2]
+        return cls(lately=keys[~is_due], due=due, width=width)
+
+    def is_lately(self, item: np.ndarray) -> np.ndarray:
+        """bool (U, C)."""
+        if not len(self.lately):
+            return np.zeros(item.shape, bool)
+        keys = np.arange(len(item))[:, None] * self.width + np.maximum(item, 0)
+        near = np.minimum(np.searchsorted(self.lately, keys), len(self.lately) - 1)
+        return self.lately[near] == keys
+
+
+def _crowds(release: Release, settings: Settings) -> list[tuple[np.ndarray, int]]:
+    """What a shopper shall not see too much of: a group of each item, −1 for none, and how many are enough."""
+    return [
+        (release.index.brand, settings.recommendations_per_brand),
+        (release.index.category[0], settings.recommendations_per_category),
+    ]
 
 
 def _best(
-    item: np.ndarray, rank_key: np.ndarray, may_show: np.ndarray, wanted: int
+    item: np.ndarray, rank_key: np.ndarray, may_show: np.ndarray, crowds: list[tuple[np.ndarray, int]], wanted: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(user, place, column) of the first `wanted` different items of each user; ties by position, so order is fixed."""
+    """(user, place, column) of the first `wanted` different items of each user; ties by position, so order is fixed.
+
+    What crowds comes after what does not: it is shown only where there is too little else.
+    """
     key = np.where(may_show, rank_key, -np.inf)
+    key = np.where(_is_repeat(key, item), -np.inf, key)
+    order = np.lexsort((item, -key), axis=1)
+    is_open = np.isfinite(np.take_along_axis(key, order, axis=1))
+    is_first = _uncrowded(np.take_along_axis(item, order, axis=1), is_open, crowds, wanted)
+    top = np.argsort(np.where(is_first, 0, np.where(is_open, 1, 2)), axis=1, kind="stable")[:, :wanted]
+    user, place = np.nonzero(np.take_along_axis(is_open, top, axis=1))
+    return user, place, np.take_along_axis(order, top, axis=1)[user, place]
+
+
+def _uncrowded(item: np.ndarray, is_open: np.ndarray, crowds: list[tuple[np.ndarray, int]], wanted: int) -> np.ndarray:
+    """bool (U, C): taken one by one, best first, while neither group is full; at most `wanted` of a user."""
+    taken = np.zeros(item.shape, bool)
+    groups = [np.full((len(item), wanted), -1) for _ in crowds]  # of what was taken
+    count = np.zeros(len(item), np.int64)
+    for column in range(item.shape[1]):
+        of_item = [np.where(item[:, column] >= 0, group[item[:, column]], -1) for group, _ in crowds]
+        may_take = is_open[:, column] & (count < wanted)
+        for own, before, (_, most) in zip(of_item, groups, crowds, strict=True):
+            may_take &= (own < 0) | ((before == own[:, None]).sum(axis=1) < most)
+        users = np.flatnonzero(may_take)
+        taken[users, column] = True
+        for own, before in zip(of_item, groups, strict=True):
+            before[users, count[users]] = own[users]
+        count[users] += 1
+        if (count == wanted).all() or not is_open[:, column].any():
+            break
+    return taken
+
+
+def _is_repeat(key: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """bool (U, C): the same item is there with a larger key."""
     by_item = np.lexsort((-key, item), axis=1)
     sorted_item = np.take_along_axis(item, by_item, axis=1)
     is_repeat = np.zeros(item.shape, bool)
     np.put_along_axis(is_repeat, by_item[:, 1:], sorted_item[:, 1:] == sorted_item[:, :-1], axis=1)
-    key = np.where(is_repeat, -np.inf, key)
-    top = np.lexsort((item, -key), axis=1)[:, :wanted]
-    user, place = np.nonzero(np.isfinite(np.take_along_axis(key, top, axis=1)))
-    return user, place, top[user, place]
+    return is_repeat
 
 
 def _table(

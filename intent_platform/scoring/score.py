@@ -59,7 +59,7 @@ def score_users(release: Release, rows: Rows, valid_at: np.ndarray, settings: Se
     return Scores(
         profiles=pa.table(profiles),
         interests=_interest_table(rows, interests),
-        recommendations=recommend(release, rows, item, hidden, interests, settings),
+        recommendations=recommend(release, rows, item, hidden, age, interests, settings),
     )
 
 

@@ -2,7 +2,14 @@
 
 from intent_platform.sequences.account import account_of_days
 from intent_platform.sequences.build import SEQUENCE_SCHEMA, build_days
-from intent_platform.sequences.history import IN_ORDER, offsets, read_history, read_touches, user_buckets
+from intent_platform.sequences.history import (
+    IN_ORDER,
+    offsets,
+    read_history,
+    read_touches,
+    sample_history,
+    user_buckets,
+)
 from intent_platform.sequences.labels import Split, label, split_by_time
 
 __all__ = [
@@ -15,6 +22,7 @@ __all__ = [
     "offsets",
     "read_history",
     "read_touches",
+    "sample_history",
     "split_by_time",
     "user_buckets",
 ]

@@ -36,6 +36,18 @@ def read_touches(snapshot: Snapshot, first: date, last: date, settings: Settings
         return touched.select(*TOUCH).to_pyarrow().cast(pa.schema([SEQUENCE_SCHEMA.field(name) for name in TOUCH]))
 
 
+def sample_history(snapshot: Snapshot, until: date, settings: Settings, *, users: int) -> pa.Table:
+    """The same rows as read_history of at most so many users; the same users whenever the rows are the same."""
+    partitions = _partitions(snapshot, until, settings)
+    if not partitions:
+        return SEQUENCE_SCHEMA.empty_table()
+    with open_engine(settings, snapshot.lake) as engine:
+        rows = snapshot.scan(engine, "sequences", partitions)
+        everyone = rows.select("user_id").distinct()
+        chosen = everyone.order_by(_bucket(everyone.user_id), "user_id").limit(users)
+        return rows.semi_join(chosen, "user_id").order_by(*IN_ORDER).to_pyarrow().cast(SEQUENCE_SCHEMA)
+
+
 def user_buckets(snapshot: Snapshot, until: date, settings: Settings) -> Iterator[pa.Table]:
     """The same rows, in as many buckets of whole users as keep each near ROWS_PER_BUCKET rows."""
     partitions = _partitions(snapshot, until, settings)

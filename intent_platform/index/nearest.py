@@ -1,0 +1,218 @@
+"""The items whose vectors have the largest dot product with a question: FAISS, its kind chosen by rule and measurement.
+
+Above the flat kind, short codes are scanned (4 bits for two dimensions: product quantisation, Jégou et al. 2011, with
+the fast scan of André et al. 2017) and the best of them are ranked again by their exact vectors, so that every score is
+an exact dot product. docs/item-index.md has the measurements that the rule comes from.
+
+N items, D dimensions, Q questions.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from intent_platform.errors import IndexInvalid
+from intent_platform.settings import Settings
+
+RECALL_AT = 20
+WANTED_RECALL = 0.99
+"""Below it more is looked at: deeper re-ranking, more lists, all codes, in the end a new training."""
+
+Kind = Literal["flat", "lists", "codes"]
+"""flat: exact. lists: codes in inverted lists, of which few are looked into. codes: all codes are scanned."""
+
+RANKED_AGAIN = (3, 4, 6, 8, 12, 16, 32)
+"""For k answers so many times k candidates of the codes are ranked by their exact vectors."""
+
+LISTS_LOOKED_INTO = (0.01, 0.02, 0.05, 0.1)
+"""Shares of all lists; where a tenth is not enough, questions lie across them and scanning all codes is cheaper."""
+
+POINTS_PER_LIST = 64
+"""At most so many vectors per list teach the lists where they lie; more take longer and change nothing measurable."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Nearest:
+    """An index that answers. A file of more than INTENT_INDEX_MEMORY_MIB stays on disk and is paged in."""
+
+    kind: Kind
+    faiss: Any
+
+    def __len__(self) -> int:
+        return self.faiss.ntotal
+
+    @property
+    def dimensions(self) -> int:
+        return self.faiss.d
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """float32 (N, D), the memory that FAISS itself reads."""
+        import faiss
+
+        exact: Any = self.faiss if self.kind == "flat" else faiss.downcast_index(self.faiss.refine_index)
+        view = faiss.rev_swig_ptr(exact.get_xb(), len(self) * self.dimensions).reshape(len(self), self.dimensions)
+        return np.require(view, requirements="A")  # in a mapped file it may lie between two words
+
+    def search(self, questions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and positions (Q, min(k, N)), best first; position −1 where fewer were found."""
+        if questions.ndim != 2 or questions.shape[1] != self.dimensions:
+            raise ValueError(f"The questions are of shape {questions.shape}; this index takes (Q, {self.dimensions}).")
+        return self.faiss.search(np.ascontiguousarray(questions, np.float32), min(k, len(self)))
+
+    def save(self, path: Path) -> None:
+        import faiss
+
+        faiss.write_index(self.faiss, str(path))
+
+    @classmethod
+    def load(cls, path: Path, kind: Kind, *, memory_mib: int, threads: int) -> "Nearest":
+        """IndexInvalid when FAISS cannot read the file."""
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        flags = faiss.IO_FLAG_MMAP_IFC if path.stat().st_size > memory_mib << 20 else 0
+        try:
+            return cls(kind=kind, faiss=faiss.read_index(str(path), flags))
+        except RuntimeError as error:
+            raise IndexInvalid(f"{path} is not a whole FAISS index; build it again with `intent index`.") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """How an index answers questions that it was not adjusted on, beside exact search."""
+
+    recall_at_20: float
+    score_error: float  # the largest difference of an answer's score from its exact dot product
+    is_trained: bool  # False: it lives on codes and lists of the index before
+
+
+def build_nearest(
+    vectors: np.ndarray, questions: np.ndarray, settings: Settings, before: Nearest | None = None
+) -> tuple[Nearest, Measured]:
+    """An index over rows of `vectors`, adjusted on every second question and measured on the others.
+
+    before: an index over vectors of the same space, whose codes and lists are used again while they find enough.
+    """
+    import faiss
+
+    faiss.omp_set_num_threads(settings.threads)
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    if len(questions) < 2:
+        questions = _between(vectors, settings.seed)
+    adjusted_on = Asked.of(vectors, questions[::2])
+    for candidate in _candidates(vectors, settings, before):
+        candidate.index.faiss.add(vectors)
+        if _adjust(candidate.index, adjusted_on):
+            break
+    found = candidate.index
+    measured_on = Asked.of(vectors, questions[1::2])
+    scores, positions = found.search(measured_on.questions, RECALL_AT)
+    return found, Measured(
+        recall_at_20=measured_on.recall(positions),
+        score_error=measured_on.score_error(scores, positions),
+        is_trained=candidate.is_trained,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """Questions, and what an exact search answers."""
+
+    vectors: np.ndarray  # float32 (N, D)
+    questions: np.ndarray  # float32 (Q, D)
+    floor: np.ndarray  # float32 (Q,): the score of each question's last exact answer
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, questions: np.ndarray) -> "Asked":
+        k = min(RECALL_AT, len(vectors))
+        blocks = [questions[first : first + 256] @ vectors.T for first in range(0, len(questions), 256)]
+        floor = np.concatenate([np.partition(each, -k, axis=1)[:, -k] for each in blocks])
+        return cls(vectors=vectors, questions=np.ascontiguousarray(questions, np.float32), floor=floor)
+
+    def recall(self, positions: np.ndarray) -> float:
+        """Share of the exact answers among positions (Q, k); one that scores as the last exact one does counts too."""
+        slack = 1e-5 * np.maximum(np.abs(self.floor), 1.0)
+        is_near = (self._exact(positions) >= (self.floor - slack)[:, None]) & (positions >= 0)
+        return float(is_near.mean())
+
+    def score_error(self, scores: np.ndarray, positions: np.ndarray) -> float:
+        return float(np.abs(scores - self._exact(positions))[positions >= 0].max(initial=0.0))
+
+    def _exact(self, positions: np.ndarray) -> np.ndarray:
+        return np.einsum("qd,qkd->qk", self.questions, self.vectors[np.maximum(positions, 0)])
+
+
+def _between(vectors: np.ndarray, seed: int, count: int = 1_000) -> np.ndarray:
+    """Where nobody has asked yet: half items as they are, half means of two, as shoppers lie between what they saw."""
+    chance = np.random.default_rng(seed)
+    one, two = chance.integers(0, len(vectors), (2, max(2, min(count, 2 * len(vectors)))))
+    two[: len(two) // 2] = one[: len(two) // 2]
+    return np.ascontiguousarray((vectors[one] + vectors[two]) / 2, np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Candidate:
+    index: Nearest
+    is_trained: bool
+
+
+def _candidates(vectors: np.ndarray, settings: Settings, before: Nearest | None) -> Iterator[_Candidate]:
+    """Empty indices, the cheapest to ask first."""
+    import faiss
+
+    items, dimensions = vectors.shape
+    if items <= settings.flat_index_max_items:
+        yield _Candidate(index=Nearest(kind="flat", faiss=faiss.IndexFlatIP(dimensions)), is_trained=True)
+        return
+    if before is not None and before.kind != "flat" and before.dimensions == dimensions and items <= 2 * len(before):
+        again = faiss.clone_index(before.faiss)
+        again.reset()
+        yield _Candidate(index=Nearest(kind=before.kind, faiss=again), is_trained=False)
+    codes = f"PQ{dimensions // 2}x4fs"
+    parts_of: dict[Kind, str] = {
+        "lists": f"IVF{int(2 * np.sqrt(items))},{codes}r,RFlat",
+        "codes": f"{codes},RFlat",
+    }
+    for kind, parts in parts_of.items():
+        index: Any = faiss.index_factory(dimensions, parts, faiss.METRIC_INNER_PRODUCT)
+        _prepare(faiss.downcast_index(index.base_index), settings)
+        index.train(vectors)
+        yield _Candidate(index=Nearest(kind=kind, faiss=index), is_trained=True)
+
+
+def _prepare(codes: Any, settings: Settings) -> None:
+    """Fix the chance of the training, and let a GPU find the lists where there is one; the index stays on the CPU."""
+    import faiss
+
+    codes.pq.cp.seed = settings.seed
+    if not isinstance(codes, faiss.IndexIVF):
+        return
+    codes.cp.seed, codes.cp.max_points_per_centroid = settings.seed, POINTS_PER_LIST
+    if settings.device != "cpu" and hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
+        codes.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(codes.d))
+
+
+def _adjust(found: Nearest, asked: Asked) -> bool:
+    """Look into more lists, then rank more candidates again, until enough is found; the file keeps the numbers."""
+    import faiss
+
+    if found.kind == "flat":
+        return True
+    codes: Any = faiss.downcast_index(found.faiss.base_index)
+    for share in LISTS_LOOKED_INTO if found.kind == "lists" else (1.0,):
+        if found.kind == "lists":
+            codes.nprobe = max(1, round(share * codes.nlist))
+        if not _finds_enough(found, asked, RANKED_AGAIN[-1]):
+            continue
+        return any(_finds_enough(found, asked, times) for times in RANKED_AGAIN)
+    return False
+
+
+def _finds_enough(found: Nearest, asked: Asked, times: int) -> bool:
+    found.faiss.k_factor = times
+    return asked.recall(found.search(asked.questions, RECALL_AT)[1]) >= WANTED_RECALL
