@@ -10,9 +10,7 @@ MOST_LETTERS = 1_000
 
 _NUMBER = r"(\d{1,3}(?:,\d{3})+|\d+(?:[.,]\d{1,2})?)(?![.,]?\d)"
 _SIGN, _CURRENCY = r"[$€£¥]", r"(?:usd|eur|gbp|cny|rmb|dollars?|euros?|pounds?)\b"
-_UNITS = (
-    r"\"|%|inch|in\b|cm|mm|m\b|ft|feet|gb|tb|mb|oz|lbs?\b|kg|g\b|ml|l\b|w\b|watts?|v\b|pages?|years?|packs?|sheets?"
-)
+_UNITS = r"\"|%|inch|in\b|cm|mm|m\b|ft|feet|gb|tb|mb|oz|lbs?\b|kg|g\b|ml|l\b|w\b|watts?|pages?|years?|packs?"
 _UNIT = rf"(?!\s*(?:{_UNITS}))"  # what follows a number that is no price
 _MONEY = rf"(?:{_SIGN}|{_CURRENCY})?\s*{_NUMBER}{_UNIT}(?:\s*(?:{_SIGN}|{_CURRENCY}|元|块))?(?!\w)"
 _YUAN = rf"{_NUMBER}\s*(?:元|块)"

@@ -3,9 +3,11 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from intent_platform import db
@@ -178,11 +180,16 @@ def publish_index(
         size = sum(each.stat().st_size for each in folder.iterdir())
     passport = load_index(lake.path(""), digest, settings).passport
     refusal = _refusal(passport, settings)
-    made = {"build_seconds": built.seconds, "is_trained": built.is_trained, "bytes": size, "built_at": now}
+    made = {
+        "unavailable_ratio": 1 - pc.sum(items["is_available"]).as_py() / items.num_rows,
+        "build_seconds": built.seconds,
+        "is_trained": built.is_trained,
+        "bytes": size,
+        "is_published": refusal is None,
+        "built_at": now,
+    }
     with db.connect(settings) as connection:
-        _add_index(
-            connection, settings, digest, passport, _unavailable_ratio(items), made, is_published=refusal is None
-        )
+        db.query(connection, "add_item_index", shop=settings.shop, index_digest=digest, **asdict(passport), **made)
     if refusal is not None:
         raise IndexInvalid(refusal)
     manifest = write_manifest(lake, settings.shop, model, digest)
