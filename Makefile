@@ -12,7 +12,7 @@ export INTENT_BENCH_DATA ?= $(DATA)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-text bench-tuning bench-nearline torture fuzz-intake tensorboard clean
+.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-text bench-tuning bench-index bench-nearline torture torture-swap fuzz-intake tensorboard clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,12 +56,19 @@ bench-accuracy: $(STAMP) ## next items on public logs beside popularity and neig
 bench-purchase: $(STAMP) ## purchases beside the truth of a synthetic shop, and on a real excerpt
 	$(BIN)/python benchmarks/purchase.py
 
+bench-index: $(STAMP) ## the item index beside exact search and hnswlib, on vectors learned from public logs
+	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,demo,dev,bench]'
+	$(BIN)/python benchmarks/index.py
+
 bench-nearline: $(STAMP) ## events from the inbox to visible profiles, beside procrastinate and pgqueuer
 	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,demo,dev,bench]'
 	$(BIN)/python benchmarks/nearline.py
 
 torture: $(STAMP) ## kills and Postgres stops while events come; KILLS= STOPS= MINUTES= SEED=
 	$(BIN)/python tests/torture.py --kills $(or $(KILLS),1000) --stops $(or $(STOPS),50) --minutes $(or $(MINUTES),30) --seed $(or $(SEED),7)
+
+torture-swap: $(STAMP) ## kills at every step of building, publishing and swapping an index; KILLS= MINUTES= SEED=
+	$(BIN)/python tests/swap_torture.py --kills $(or $(KILLS),300) --minutes $(or $(MINUTES),20) --seed $(or $(SEED),7)
 
 tensorboard: $(STAMP) ## losses and precision-recall curves of every training, in a browser
 	$(BIN)/tensorboard --host localhost --logdir $(or $(INTENT_HOME),var)/tensorboard

@@ -79,7 +79,7 @@ class Contender:
         self.material = make_material(Inputs(rows=rows, events=events, catalogue=catalogue), learned, validation)
         self.network = train_network(self.material, folder, settings)
         chosen = np.random.default_rng(0).permutation(len(validation))[:MOST_FITTED]
-        fitted = self.asked(validation.take(np.sort(chosen)), _phase(task, 1))
+        fitted = self.asked(validation.take(np.sort(chosen)), phase(task, 1))
         self.blend = fit_next_items(self.material, fitted, (date.min, date.max))
 
     def asked(self, examples: Examples, known_until: int) -> Asked:
@@ -109,7 +109,7 @@ def _items(count: int) -> pa.Table:
     )
 
 
-def _phase(task: Task, number: int) -> int:
+def phase(task: Task, number: int) -> int:
     """µs: learned events lie in phase 0, held ones in 1, the test's prefixes in 2."""
     return number * (len(task.runs) + 1) * DAY_US
 
@@ -120,14 +120,14 @@ def _sequences(task: Task) -> pa.Table:
     packed = Runs.of(runs)
     held = np.array([*task.held, *[0] * len(task.test)])
     is_test = packed.owner >= len(task.runs)
-    begin = np.where(is_test, packed.owner - len(task.runs), packed.owner) * DAY_US + _phase(task, 2) * is_test
+    begin = np.where(is_test, packed.owner - len(task.runs), packed.owner) * DAY_US + phase(task, 2) * is_test
     place = np.arange(len(packed.item)) - packed.starts[:-1][packed.owner]
     is_held = packed.from_end < held[packed.owner]
     times = pa.timestamp("us", "UTC")
     columns = {
         "user_id": pa.array([f"{run:08}" for run in range(len(runs))]).take(pa.array(packed.owner)),
         "event_type": pa.repeat(pa.scalar("view"), len(packed.item)),
-        "occurred_at": pa.array(begin + place * STEP_US + is_held * _phase(task, 1)).cast(times),
+        "occurred_at": pa.array(begin + place * STEP_US + is_held * phase(task, 1)).cast(times),
         "session_started_at": pa.array(begin).cast(times),
         "item_id": pa.array([f"{number:08}" for number in packed.item.tolist()]),
     }
@@ -228,7 +228,7 @@ def run(task: Task, epochs: int) -> None:
     started = time.monotonic()
     contender = Contender(task, settings, FOLDER / "checkpoints" / f"{task.name}-{epochs}")
     seconds = time.monotonic() - started
-    asked = contender.asked(contender.test, _phase(task, 2))
+    asked = contender.asked(contender.test, phase(task, 2))
     by_network = evaluate(lambda first, last: asked.wanted[first:last] @ asked.vectors.T, task.test, task)
     peers["network"] = metrics(by_network, task)
     figures = metrics(blend_ranks(contender.blend, contender.material, asked), task)

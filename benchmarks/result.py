@@ -4,11 +4,17 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path("var/bench")
+
+
+def peak_mib() -> float:
+    """The most memory that this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def write_result(name: str, figures: dict, peers: dict, data: Sequence[Path], command: str) -> None:
