@@ -12,7 +12,7 @@ export INTENT_BENCH_DATA ?= $(DATA)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-text bench-tuning bench-index bench-nearline torture torture-swap fuzz-intake tensorboard clean
+.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-text bench-tuning bench-index bench-search bench-recommendations bench-nearline torture torture-swap fuzz-intake tensorboard clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,13 @@ bench-purchase: $(STAMP) ## purchases beside the truth of a synthetic shop, and 
 bench-index: $(STAMP) ## the item index beside exact search and hnswlib, on vectors learned from public logs
 	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,demo,dev,bench]'
 	$(BIN)/python benchmarks/index.py
+
+bench-search: $(STAMP) ## text search beside its parts, on real titles and on Chinese ones
+	$(BIN)/python benchmarks/search.py
+
+bench-recommendations: $(STAMP) ## tomorrow's purchases among tonight's recommendations, beside the next-item head
+	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,demo,dev,bench]'
+	$(BIN)/python benchmarks/recommendations.py
 
 bench-nearline: $(STAMP) ## events from the inbox to visible profiles, beside procrastinate and pgqueuer
 	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,demo,dev,bench]'

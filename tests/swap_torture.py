@@ -2,8 +2,8 @@
 
 A catalogue carries its number in every title. A forked process indexes it and dies at its 1st, 2nd, … step (a file
 opened for writing, renamed, removed, a folder made, a statement, a commit), then at random moments. After each death
-the shop must serve a whole release, the one before or the new one; readers go on all the while, and none may see titles of
-two catalogues, or an index of another model. Replayable from a seed; writes var/bench/torture-swap.json.
+the shop must serve a whole release, the one before or the new one; readers go on all the while, and none may see
+titles of two catalogues, or an index of another model. Replayable from a seed; writes var/bench/torture-swap.json.
 """
 
 import argparse

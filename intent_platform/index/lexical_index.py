@@ -3,6 +3,7 @@
 Words find what was spelt right, character n-grams the rest: misspelt words, parts of model numbers, Chinese.
 """
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,6 +15,10 @@ WORD_BUCKETS, LETTER_BUCKETS = 2**17, 2**14
 BUCKETS = WORD_BUCKETS + LETTER_BUCKETS
 
 SATURATION = 1.2  # k₁
+_TOGETHER = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_LETTER = rf"[^\W{_TOGETHER}]"
+_WORD = re.compile(rf"({_LETTER}+(?:[.\-]{_LETTER}+)*)|([{_TOGETHER}]+)")
+
 LENGTH_WEIGHT = 0.3  # b: low, because a long title is no worse an answer (docs/lab-book.md)
 
 
@@ -78,10 +83,18 @@ def _terms(texts: list[str]) -> sp.csr_matrix:
     return sp.hstack([each.transform(lowered) for each in _vectorizers()]).tocsr()
 
 
+def _words(text: str) -> list[str]:
+    """Words as they are written, "0.7" and "um-120" whole; of Chinese and Japanese every two neighbouring characters."""
+    found = []
+    for word, written_together in _WORD.findall(text):
+        pairs = [written_together[each : each + 2] for each in range(max(len(written_together) - 1, 1))]
+        found.extend(pairs if written_together else [word])
+    return found
+
+
 @lru_cache(maxsize=1)
 def _vectorizers() -> tuple[HashingVectorizer, HashingVectorizer]:
     same = {"alternate_sign": False, "norm": None, "dtype": np.float32}
-    words = HashingVectorizer(token_pattern=r"\w+(?:[.\-]\w+)*", n_features=WORD_BUCKETS, **same)
-    # Single characters carry Chinese, where a word is one or two of them.
+    words = HashingVectorizer(analyzer=_words, n_features=WORD_BUCKETS, **same)
     letters = HashingVectorizer(analyzer="char_wb", ngram_range=(1, 4), n_features=LETTER_BUCKETS, **same)
     return words, letters

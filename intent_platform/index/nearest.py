@@ -35,12 +35,17 @@ POINTS_PER_LIST = 64
 """At most so many vectors per list teach the lists where they lie; more take longer and change nothing measurable."""
 
 
+SHARED_FROM = 64
+"""Questions from which threads share the work; for fewer they would wait for each other longer than they work."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Nearest:
     """An index that answers. A file of more than INTENT_INDEX_MEMORY_MIB stays on disk and is paged in."""
 
     kind: Kind
     faiss: Any
+    threads: int
 
     def __len__(self) -> int:
         return self.faiss.ntotal
@@ -62,6 +67,9 @@ class Nearest:
         """Scores and positions (Q, min(k, N)), best first; position −1 where fewer were found."""
         if questions.ndim != 2 or questions.shape[1] != self.dimensions:
             raise ValueError(f"The questions are of shape {questions.shape}; this index takes (Q, {self.dimensions}).")
+        import faiss
+
+        faiss.omp_set_num_threads(self.threads if len(questions) >= SHARED_FROM else 1)
         return self.faiss.search(np.ascontiguousarray(questions, np.float32), min(k, len(self)))
 
     def save(self, path: Path) -> None:
@@ -74,10 +82,9 @@ class Nearest:
         """IndexInvalid when FAISS cannot read the file."""
         import faiss
 
-        faiss.omp_set_num_threads(threads)
         flags = faiss.IO_FLAG_MMAP_IFC if path.stat().st_size > memory_mib << 20 else 0
         try:
-            return cls(kind=kind, faiss=faiss.read_index(str(path), flags))
+            return cls(kind=kind, faiss=faiss.read_index(str(path), flags), threads=threads)
         except RuntimeError as error:
             raise IndexInvalid(f"{path} is not a whole FAISS index; build it again with `intent index`.") from error
 
@@ -106,6 +113,7 @@ def build_nearest(
         questions = _between(vectors, settings.seed)
     adjusted_on = Asked.of(vectors, questions[::2])
     for candidate in _candidates(vectors, settings, before):
+        faiss.omp_set_num_threads(settings.threads)
         candidate.index.faiss.add(vectors)
         if _adjust(candidate.index, adjusted_on):
             break
@@ -167,12 +175,14 @@ def _candidates(vectors: np.ndarray, settings: Settings, before: Nearest | None)
 
     items, dimensions = vectors.shape
     if items <= settings.flat_index_max_items:
-        yield _Candidate(index=Nearest(kind="flat", faiss=faiss.IndexFlatIP(dimensions)), is_trained=True)
+        yield _Candidate(
+            index=Nearest(kind="flat", faiss=faiss.IndexFlatIP(dimensions), threads=settings.threads), is_trained=True
+        )
         return
     if before is not None and before.kind != "flat" and before.dimensions == dimensions and items <= 2 * len(before):
         again = faiss.clone_index(before.faiss)
         again.reset()
-        yield _Candidate(index=Nearest(kind=before.kind, faiss=again), is_trained=False)
+        yield _Candidate(index=Nearest(kind=before.kind, faiss=again, threads=settings.threads), is_trained=False)
     codes = f"PQ{dimensions // 2}x4fs"
     parts_of: dict[Kind, str] = {
         "lists": f"IVF{int(2 * np.sqrt(items))},{codes}r,RFlat",
@@ -182,7 +192,7 @@ def _candidates(vectors: np.ndarray, settings: Settings, before: Nearest | None)
         index: Any = faiss.index_factory(dimensions, parts, faiss.METRIC_INNER_PRODUCT)
         _prepare(faiss.downcast_index(index.base_index), settings)
         index.train(vectors)
-        yield _Candidate(index=Nearest(kind=kind, faiss=index), is_trained=True)
+        yield _Candidate(index=Nearest(kind=kind, faiss=index, threads=settings.threads), is_trained=True)
 
 
 def _prepare(codes: Any, settings: Settings) -> None:

@@ -79,7 +79,7 @@ def make_bootstrap(settings: Settings, day: date, *, reason: str, now: datetime 
     """Popularity and text serve, and purchase_intent stays NULL for the given reason."""
     now = now or utc_now()
     lake = Lake(settings.lake_root, settings.shop)
-    model = _bootstrap_model(lake, lake.snapshot(), settings, reason)
+    model = bootstrap_model(lake, lake.snapshot(), settings, reason)
     with db.connect(settings) as connection:
         add_model(connection, settings, model, trained_from=None, trained_until=day, report=None, now=now)
         add_decision(connection, settings, model.digest, "approved", [f"Bootstrap: {reason}."], "bootstrap", now)
@@ -296,7 +296,7 @@ def _add_release(connection: sa.Connection, settings: Settings, manifest: Manife
         )
 
 
-def _bootstrap_model(lake: Lake, snapshot: Snapshot, settings: Settings, reason: str) -> Model:
+def bootstrap_model(lake: Lake, snapshot: Snapshot, settings: Settings, reason: str) -> Model:
     items = snapshot.read("items", columns=["item_id", "title", "category", "brand"]).sort_by("item_id")
     columns = (items[name].to_pylist() for name in ("title", "category", "brand"))
     texts = sorted({item_text(*each) for each in zip(*columns, strict=True)})

@@ -67,8 +67,8 @@ def relevance(release: Release, queries: list[str]) -> np.ndarray:
     scores = index.lexical.scores(queries)
     if encoder.dimensions:
         of_items = index.text_vectors[:, : encoder.dimensions]
-        # The tower's halves are of length 1/√2 each.
-        scores += MEANING * np.sqrt(2.0, dtype=np.float32) * (encoder.encode(queries) @ of_items.T)
+        trust = MEANING * np.sqrt(2.0, dtype=np.float32) * encoder.familiarity(queries)  # the tower's halves: 1/√2 long
+        scores += trust[:, None] * (encoder.encode(queries) @ of_items.T)
     scores[[not text for text in queries]] = 0.0
     return scores
 

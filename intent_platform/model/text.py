@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tokenizers import Tokenizer
 
 from intent_platform.errors import EncoderMissing
 from intent_platform.log import get_logger
@@ -76,6 +77,19 @@ class Encoder:
             self._write_cache(new)
         return np.stack([self.known[text] for text in texts])
 
+    def familiarity(self, texts: list[str]) -> np.ndarray:
+        """float32 (len(texts),): the share of each text's pieces that the encoder was trained on; 0 without an encoder.
+
+        Where it is small (Chinese, for an English encoder) all texts look alike to it.
+        """
+        if self._tokenizer is None:
+            return np.full(len(texts), float(self.dimensions > 0), np.float32)
+        pieces = [each.tokens for each in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+        unknown = [sum(piece == self._unknown_piece for piece in of_text) for of_text in pieces]
+        return np.array(
+            [1 - count / max(len(each), 1) for count, each in zip(unknown, pieces, strict=True)], np.float32
+        )
+
     @cached_property
     def precision(self) -> "Precision":
         """The processor's fast precision where it keeps the vectors, else fp32; checked once per digest and machine."""
@@ -114,6 +128,21 @@ class Encoder:
     def _config(self) -> dict[str, Any]:
         assert self.folder is not None
         return json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer | None:
+        if self.folder is None or not (self.folder / "tokenizer.json").is_file():
+            return None
+        tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        tokenizer.no_padding()
+        return tokenizer
+
+    @cached_property
+    def _unknown_piece(self) -> str | None:
+        assert self.folder is not None
+        stored = json.loads((self.folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        piece = stored.get("unk_token")
+        return piece["content"] if isinstance(piece, dict) else piece
 
     @property
     def _torch_device(self) -> Any:
