@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -129,9 +129,8 @@ def a_million_rows(settings: Settings, histories: pa.Table, at: datetime, users:
         source="batch", scored_at=at, horizon_hours=settings.horizon_hours,
     )  # fmt: skip
     with db.connect(settings) as connection:
-        connection.execute(
-            sa.text("TRUNCATE profiles.user_profile, profiles.user_interest, profiles.user_recommendation")
-        )
+        for name in ("user_profile", "user_interest", "user_recommendation"):
+            connection.execute(sa.text(f"TRUNCATE profiles.{name}"))
         write_items(connection, items, settings.shop)
     release = release.with_catalogue(items)
     began, seconds, peaks = time.perf_counter(), 0.0, []
@@ -162,7 +161,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=14)
     parser.add_argument("--rows", type=int, default=1_000_000, help="of recommendations that the check judges")
     given = parser.parse_args()
-    today = date.today()
+    today = datetime.now(UTC).date()
     with (
         tempfile.TemporaryDirectory() as temporary,
         trained_shop(Path(temporary), given.users, today - timedelta(days=given.days)) as settings,

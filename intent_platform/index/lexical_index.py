@@ -84,7 +84,7 @@ def _terms(texts: list[str]) -> sp.csr_matrix:
 
 
 def _words(text: str) -> list[str]:
-    """Words as they are written, "0.7" and "um-120" whole; of Chinese and Japanese every two neighbouring characters."""
+    """Words as they are written, "0.7" and "um-120" whole; of Chinese and Japanese every pair of neighbours."""
     found = []
     for word, written_together in _WORD.findall(text):
         pairs = [written_together[each : each + 2] for each in range(max(len(written_together) - 1, 1))]

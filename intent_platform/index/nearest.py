@@ -173,16 +173,17 @@ def _candidates(vectors: np.ndarray, settings: Settings, before: Nearest | None)
     """Empty indices, the cheapest to ask first."""
     import faiss
 
+    def candidate(kind: Kind, index: Any, *, is_trained: bool = True) -> _Candidate:
+        return _Candidate(index=Nearest(kind=kind, faiss=index, threads=settings.threads), is_trained=is_trained)
+
     items, dimensions = vectors.shape
     if items <= settings.flat_index_max_items:
-        yield _Candidate(
-            index=Nearest(kind="flat", faiss=faiss.IndexFlatIP(dimensions), threads=settings.threads), is_trained=True
-        )
+        yield candidate("flat", faiss.IndexFlatIP(dimensions))
         return
     if before is not None and before.kind != "flat" and before.dimensions == dimensions and items <= 2 * len(before):
         again = faiss.clone_index(before.faiss)
         again.reset()
-        yield _Candidate(index=Nearest(kind=before.kind, faiss=again, threads=settings.threads), is_trained=False)
+        yield candidate(before.kind, again, is_trained=False)
     codes = f"PQ{dimensions // 2}x4fs"
     parts_of: dict[Kind, str] = {
         "lists": f"IVF{int(2 * np.sqrt(items))},{codes}r,RFlat",
@@ -192,7 +193,7 @@ def _candidates(vectors: np.ndarray, settings: Settings, before: Nearest | None)
         index: Any = faiss.index_factory(dimensions, parts, faiss.METRIC_INNER_PRODUCT)
         _prepare(faiss.downcast_index(index.base_index), settings)
         index.train(vectors)
-        yield _Candidate(index=Nearest(kind=kind, faiss=index, threads=settings.threads), is_trained=True)
+        yield candidate(kind, index)
 
 
 def _prepare(codes: Any, settings: Settings) -> None:

@@ -85,10 +85,8 @@ class Encoder:
         if self._tokenizer is None:
             return np.full(len(texts), float(self.dimensions > 0), np.float32)
         pieces = [each.tokens for each in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
-        unknown = [sum(piece == self._unknown_piece for piece in of_text) for of_text in pieces]
-        return np.array(
-            [1 - count / max(len(each), 1) for count, each in zip(unknown, pieces, strict=True)], np.float32
-        )
+        known = [np.mean([piece != self._unknown_piece for piece in each]) if each else 1.0 for each in pieces]
+        return np.array(known, np.float32)
 
     @cached_property
     def precision(self) -> "Precision":
