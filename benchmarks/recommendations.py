@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -155,6 +156,13 @@ def a_million_rows(settings: Settings, histories: pa.Table, at: datetime, users:
     }
 
 
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as temporary:
+        Path(temporary).chmod(0o755)  # the embedded Postgres may run as another account
+        yield Path(temporary)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=4_000)
@@ -163,8 +171,8 @@ def main() -> None:
     given = parser.parse_args()
     today = datetime.now(UTC).date()
     with (
-        tempfile.TemporaryDirectory() as temporary,
-        trained_shop(Path(temporary), given.users, today - timedelta(days=given.days)) as settings,
+        _folder() as temporary,
+        trained_shop(temporary, given.users, today - timedelta(days=given.days)) as settings,
     ):
         yesterday = today - timedelta(days=1)
         daily.validate_events(today, settings, max_rejected_ratio=0.2)

@@ -14,7 +14,7 @@ from intent_platform.index.build import build_index
 from intent_platform.index.demand import Demand
 from intent_platform.index.item_index import load_index
 from intent_platform.index.nearest import WANTED_RECALL, Asked, Nearest, build_nearest
-from intent_platform.index.search import search
+from intent_platform.index.search import NEAR_FLOOR, relevance, search
 from intent_platform.model import parts
 from intent_platform.model.blend import FEATURES, Blend
 from intent_platform.model.neighbours import Decays
@@ -52,6 +52,14 @@ def test_an_answer_says_what_it_could_not_do(release):
     assert search(release, "red running shoes", 1).notes == []
     gone = replace(release, is_available=np.zeros(len(release.index), bool))
     assert search(gone, "shoes").notes == ["Nothing is for sale."]
+
+
+def test_an_encoder_is_trusted_as_far_as_it_knows_the_letters(release):
+    # To the English encoder all Chinese looks alike: 无线耳机 would be close to 新款 as well.
+    scores = relevance(release, ["鼠标", "mouse"])
+    assert scores[0].max() < NEAR_FLOOR
+    assert relevance(release, ["无线"])[0].argmax() == 8
+    assert relevance(release, ["运动"])[0].argmax() == 3
 
 
 def test_search_leaves_out_what_is_sold_out(release):

@@ -106,6 +106,13 @@ def test_a_missing_encoder_says_what_to_do(tmp_path, monkeypatch):
         find_encoder(Settings(home=tmp_path / "b", encoder="nobody/nothing"))
 
 
+def test_an_encoder_says_how_much_of_a_text_it_knows(tmp_path):
+    english = find_encoder(Settings(home=tmp_path))
+    shares = english.familiarity(["running shoes", "特价键盘", "特价 keyboard", ""])
+    assert shares.tolist() == pytest.approx([1.0, 0.0, 1 / 3, 1.0])
+    assert find_encoder(Settings(home=tmp_path, encoder="none")).familiarity(["shoes"]).tolist() == [0.0]
+
+
 def test_without_encoder_the_letters_remain(tmp_path):
     encoder = find_encoder(Settings(home=tmp_path, encoder="none"))
     assert encoder.encode(["anything"]).shape == (1, 0)
