@@ -1,7 +1,7 @@
 """make bench-recommendations: what shoppers buy tomorrow, among what is recommended to them tonight.
 
 A synthetic shop is trained and refreshed as of yesterday, today's purchases are the answers. `product` are the rows of
-profiles.user_recommendation, but 20 of them; `next_item_head` the 20 available items that the network ranks first. The
+profiles.user_recommendation, but 20 of them with twice the limits; `next_item_head` the 20 available items that the network ranks first. The
 interval of the difference is a bootstrap over shoppers. Then histories are told again under other ids until there are
 a million rows, with a third of the catalogue sold out, written to Postgres, and judged by sql/checks.
 
@@ -130,8 +130,7 @@ def a_million_rows(settings: Settings, histories: pa.Table, at: datetime, users:
         source="batch", scored_at=at, horizon_hours=settings.horizon_hours,
     )  # fmt: skip
     with db.connect(settings) as connection:
-        for name in ("user_profile", "user_interest", "user_recommendation"):
-            connection.execute(sa.text(f"TRUNCATE profiles.{name}"))
+        connection.execute(sa.text("TRUNCATE profiles.user_profile CASCADE"))
         write_items(connection, items, settings.shop)
     release = release.with_catalogue(items)
     began, seconds, peaks = time.perf_counter(), 0.0, []
@@ -181,7 +180,13 @@ def main() -> None:
         assert found is not None
         release, at = found[0], daily.end_of_day(yesterday, settings)
         histories = read_history(Lake(settings.lake_root, settings.shop).snapshot(), yesterday, settings)
-        wide = replace(settings, recommendations=SHOWN)
+        times = SHOWN // settings.recommendations
+        wide = replace(
+            settings,
+            recommendations=SHOWN,
+            recommendations_per_brand=times * settings.recommendations_per_brand,
+            recommendations_per_category=times * settings.recommendations_per_category,
+        )
         free = replace(wide, recommendations_per_brand=SHOWN, recommendations_per_category=SHOWN)
         lists = {
             "product": recommended(release, histories, at, wide),

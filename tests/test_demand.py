@@ -48,20 +48,25 @@ def test_recent_attention_and_purchases_count_more(settings):
     assert read(settings, DAY - timedelta(days=3)).until == DAY - timedelta(days=3)
 
 
-def test_consumables_are_learned_from_those_who_buy_the_same_again(settings):
-    rows = pa.concat_tables([*purchases(30, 9, 25, 15, 5), *purchases(30, 0, 20), *purchases(3, 5, 12, 2)])
-    publish(settings, days=days_of(rows))
+def test_whether_and_when_buyers_return_is_learned_by_category(settings):
+    pans, shoes, audio = purchases(30, 9, 25, 15, 3), purchases(30, 0, 20), purchases(3, 5, 12, 2)
+    publish(settings, days=days_of(pa.concat_tables([*pans, *shoes, *audio])))
     found = read(settings)
-    assert found.return_days == {"home.kitchen": 10.0}  # one purchase each of shoes; too few buyers of audio
-    assert found.return_days_of(pa.chunked_array([["home.kitchen", "shoes.running", None]])).tolist() == [
-        10.0, float("inf"), float("inf"),
-    ]  # fmt: skip
+    assert found.return_days["home.kitchen"] == 10.0  # the first return, 25 → 15 days ago
+    assert found.return_days["shoes.running"] == float("inf")
+    assert found.return_days["electronics.audio"] == 10.0  # three buyers tell nothing; those of the shop return
+    assert found.return_days_of(pa.chunked_array([["garden", None]])).tolist() == [10.0, 10.0]
+
+
+def test_a_few_purchases_prove_nothing(settings):
+    publish(settings, days=days_of(pa.concat_tables(purchases(5, 9, 25, 15))))
+    assert read(settings).return_days_of(pa.chunked_array([["home.kitchen"]])).tolist() == [float("inf")]
 
 
 def test_two_purchases_on_one_day_are_one(settings):
     rows = pa.concat_tables([history((1, "purchase", 9), (2, "purchase", 9), user_id=f"u1_{n:03}") for n in range(40)])
     publish(settings, days=days_of(rows))
-    assert read(settings).return_days == {}
+    assert read(settings).return_days == {"home.kitchen": float("inf")}
 
 
 def test_the_same_searches_and_shoppers_are_taken_each_time(settings, monkeypatch):

@@ -147,7 +147,7 @@ def consumables(release, **days: float):
 
 def test_a_consumable_comes_back_when_it_is_due_and_a_one_time_good_does_not(release):
     shop = consumables(release, home=10.0)
-    rows = history((6 * 24, "purchase", 10), (8 * 24, "purchase", 9), (9 * 24, "purchase", 0))
+    rows = history((6 * 24, "purchase", 10), (11 * 24, "purchase", 9), (12 * 24, "purchase", 0))
     shown = {each["item_id"]: each for each in recommended(shop, rows)}
     assert (shown["i09"]["origin"], shown["i09"]["rank"]) == ("again", 1)
     assert shown["i09"]["reason"] == "time to buy it again"

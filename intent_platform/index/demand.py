@@ -1,7 +1,9 @@
 """What shoppers want of a shop, seen from its newest days: popular items, what is bought again, what is asked for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from typing import Any
 
 import ibis
 import numpy as np
@@ -20,11 +22,14 @@ HALF_LIFE_DAYS = 3.0
 WEIGHTS = {"view": 1.0, "click": 1.0, "add_to_cart": 4.0, "purchase": 8.0, "rating": 2.0}
 """What an event says about an item's demand; kinds that are not listed say nothing."""
 
-RETURNING_RATIO = 0.1
-"""A category is of consumables when at least so many who bought an item of it bought the same item on a later day."""
+RETURNING_RATIO = 0.05
+"""Items are bought again when at least so many of their buyers bought the same item on a later day."""
 
-DOUBTED_BUYERS = 50
-"""Buyers who never return that are added to each category's, so that three purchases prove nothing."""
+ENOUGH_BUYERS = 20
+"""Of a category with fewer, all of the shop's buyers tell whether they return."""
+
+FIRST_TO_RETURN = 0.25
+"""An item is due when so many of those who return have returned."""
 
 SAMPLED = 2_000
 """Shoppers, and searches, that an index is adjusted to and measured on."""
@@ -36,7 +41,8 @@ class Demand:
 
     until: date | None = None
     popularity: dict[str, float] = field(default_factory=dict)  # item_id → decayed attention
-    return_days: dict[str, float] = field(default_factory=dict)  # category of consumables → median days
+    return_days: dict[str, float] = field(default_factory=dict)  # category → days until its buyers return, or inf
+    return_days_otherwise: float = np.inf  # of a category with too few buyers
     histories: pa.Table = field(default_factory=SEQUENCE_SCHEMA.empty_table)  # of some shoppers, as IN_ORDER
     queries: list[str] = field(default_factory=list)  # of some searches, each as text_key
 
@@ -46,7 +52,8 @@ class Demand:
 
     def return_days_of(self, categories: pa.ChunkedArray) -> np.ndarray:
         """float32 (items,); inf for what is bought once."""
-        return np.array([self.return_days.get(category, np.inf) for category in categories.to_pylist()], np.float32)
+        days = [self.return_days.get(category, self.return_days_otherwise) for category in categories.to_pylist()]
+        return np.array(days, np.float32)
 
 
 def read_demand(snapshot: Snapshot, day: date | None, settings: Settings) -> Demand:
@@ -63,7 +70,7 @@ def read_demand(snapshot: Snapshot, day: date | None, settings: Settings) -> Dem
         return Demand(
             until=newest,
             popularity=_popularity(events, newest + timedelta(days=1)),
-            return_days=_return_days(engine, snapshot, known),
+            **_return_days(engine, snapshot, known),
             histories=sample_history(snapshot, newest, settings, users=SAMPLED),
             queries=_queries(events),
         )
@@ -78,24 +85,27 @@ def _popularity(events: ibis.Table, end: date) -> dict[str, float]:
     return {row["item_id"]: round(row["attention"], 4) for row in by_item.to_pyarrow().to_pylist()}
 
 
-def _return_days(engine: Backend, snapshot: Snapshot, days: list[str]) -> dict[str, float]:
-    """Median days from one purchase of an item to the next by the same shopper, of the categories of consumables."""
+def _return_days(engine: Backend, snapshot: Snapshot, days: list[str]) -> dict[str, Any]:
+    """Fields of Demand: how long after a purchase the first of those who buy the same item again do so."""
     events = snapshot.scan(engine, "clean", days)
     items = snapshot.scan(engine, "items").select("item_id", "category")
     bought = events.filter(events.event_type == "purchase", events.item_id.notnull())
-    bought = bought.select("user_id", "item_id", day=bought.occurred_at.date()).distinct().join(items, "item_id")
+    bought = bought.select("user_id", "item_id", day=bought.occurred_at.date()).distinct().left_join(items, "item_id")
     in_order = ibis.window(group_by=["user_id", "item_id"], order_by="day")
     bought = bought.mutate(gap=bought.day.lead().over(in_order).delta(bought.day, unit="day"))
-    by_shopper = bought.group_by("category", "user_id", "item_id").aggregate(gap=bought.gap.median())
-    by_category = (
-        by_shopper.filter(by_shopper.category.notnull())
-        .group_by("category")
-        .aggregate(buyers=ibis._.count(), returned=ibis._.gap.count(), days=ibis._.gap.median())
-    )
-    consumed = by_category.filter(
-        by_category.returned >= RETURNING_RATIO * (by_category.buyers + DOUBTED_BUYERS)
-    ).order_by("category")
-    return {row["category"]: float(row["days"]) for row in consumed.to_pyarrow().to_pylist()}
+    of_buyers = bought.group_by("category", "user_id", "item_id").aggregate(gap=bought.gap.min())
+    facts = {"buyers": ibis._.count(), "returned": ibis._.gap.count(), "days": ibis._.gap.quantile(FIRST_TO_RETURN)}
+    by_category = of_buyers.group_by("category").aggregate(**facts).order_by("category").to_pyarrow().to_pylist()
+    of_shop = _days_until_return(of_buyers.aggregate(**facts).to_pyarrow().to_pylist()[0], np.inf)
+    named = {row["category"]: row for row in by_category if row["category"] is not None}
+    own = {name: _days_until_return(row, of_shop) for name, row in named.items()}
+    return {"return_days": own, "return_days_otherwise": of_shop}
+
+
+def _days_until_return(facts: Mapping[str, Any], otherwise: float) -> float:
+    if facts["buyers"] < ENOUGH_BUYERS:
+        return otherwise
+    return float(facts["days"]) if facts["returned"] >= RETURNING_RATIO * facts["buyers"] else np.inf
 
 
 def _queries(events: ibis.Table) -> list[str]:

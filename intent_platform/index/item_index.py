@@ -55,7 +55,7 @@ class ItemIndex:
     passport: Passport
     items: pa.Table  # ITEM_COLUMNS
     popularity: np.ndarray  # float32 (N,): decayed attention, 0 for what nobody touched
-    return_days: np.ndarray  # float32 (N,): after which its buyers buy it again; inf: they do not
+    return_days: np.ndarray  # float32 (N,): after which the first of its buyers buy it again; inf: few do
     neighbours: np.ndarray  # int32 (N, NEIGHBOURS): most alike by text, −1 where there are fewer
     by_vector: Nearest  # the model's item vectors
     by_text: Nearest  # text vectors; the same where no network scores

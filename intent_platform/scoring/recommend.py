@@ -23,8 +23,7 @@ NEXT_ITEM, POPULAR, RECENT, TEXT, AGAIN = range(5)
 NEXT_ITEMS = 50  # candidates by what comes next
 MOST_NEXT_ITEMS = 1_000  # looked at where most of the shop is sold out
 
-AGAIN_FROM = 0.7
-"""Of the days after which a consumable's buyers come back: from then on it is shown again."""
+CARTED = 4  # items of a shopper's cart
 
 TITLE_LETTERS = 48  # of a title that is named in a reason
 
@@ -86,7 +85,7 @@ def _recommend_chunk(
         items, probability = next_items
         found.add(items, 2.0 - np.arange(items.shape[1]) / 100, probability, NEXT_ITEM, np.array(2))
     bought = _Bought.of(release, rows, position, age, users, span)
-    found.add(bought.due, 1.7 - np.arange(bought.due.shape[1]) / 100, np.array(1.0), AGAIN, np.array(3))
+    found.add(bought.due, 1.95 - np.arange(bought.due.shape[1]) / 100, np.array(1.0), AGAIN, np.array(3))
     _add_carts(found, rows, position, users, span)
     _add_popular(found, release, interests, users, reasons)
     _add_text(found, release, rows, position, users, span, reasons)
@@ -147,10 +146,10 @@ def _blended(
 
 
 def _add_carts(found: _Candidates, rows: Rows, position: np.ndarray, users: np.ndarray, span: slice) -> None:
-    """The two items put into the cart last and neither bought nor taken out since."""
+    """The items put into the cart last and neither bought nor taken out since: likelier bought than any other."""
     marks = np.flatnonzero(rows.is_type("add_to_cart", "remove_from_cart", "purchase")[span]) + span.start
     marks = marks[position[marks] >= 0]
-    items = np.full((len(users), 2), -1)
+    items = np.full((len(users), CARTED), -1)
     width = int(position.max(initial=0)) + 1
     # The newest mark of each (user, item): the last of a stable sort.
     order = np.argsort(rows.user[marks] * width + position[marks], kind="stable")
@@ -161,10 +160,10 @@ def _add_carts(found: _Candidates, rows: Rows, position: np.ndarray, users: np.n
     order = np.argsort(user, kind="stable")
     open_, user = open_[order], user[order]
     place = np.arange(len(user)) - np.searchsorted(user, user)
-    kept = place < 2
+    kept = place < CARTED
     items[user[kept], place[kept]] = position[open_[kept]]
-    score = np.array([1.0, 0.9])
-    found.add(items, 1.5 + score / 10, score, RECENT, np.array(1))
+    score = 1.0 - np.arange(CARTED) / 10
+    found.add(items, 2.5 + score / 10, score, RECENT, np.array(1))
 
 
 def _add_popular(
@@ -269,7 +268,7 @@ class _Bought:
         keys, from_end = np.unique(keys[::-1], return_index=True)
         newest = marks[::-1][from_end]
         overdue = age[newest] / US_PER_DAY / release.index.return_days[position[newest]]
-        is_due = overdue >= AGAIN_FROM
+        is_due = overdue >= 1.0
         due = np.full((len(users), 2), -1)
         order = np.lexsort((-overdue[is_due], keys[is_due] // width))
         user, item = np.divmod(keys[is_due][order], width)
