@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import psycopg2
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import sqlalchemy as sa
 from psycopg2 import errors as pg_errors
@@ -94,6 +95,25 @@ def copy_rows(connection: sa.Connection, table: str, rows: pa.Table) -> None:
             pa_csv.write_csv(batch, stream, pa_csv.WriteOptions(include_header=False))
             stream.seek(0)
             cursor.copy_expert(statement, stream)
+
+
+def array_columns(rows: pa.Table, prefix: str = "") -> dict[str, str]:
+    """Each column under its name as a parameter for unnest(CAST(:name AS type []), …).
+
+    Saves a temporary table where COPY could go: up to some thousand rows, as all of it is part of the statement.
+    """
+    return {prefix + name: _array(rows[name].combine_chunks()) for name in rows.column_names}
+
+
+def _array(values: pa.Array) -> str:
+    """A Postgres array literal."""
+    texts = values.cast(pa.string())
+    if pa.types.is_string(values.type):
+        texts = pc.replace_substring(pc.replace_substring(texts, "\\", "\\\\"), '"', '\\"')
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        texts = pc.binary_join_element_wise('"', texts, '"', "")
+    listed = pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts.fill_null("NULL"))
+    return "{" + pc.binary_join(listed, ",")[0].as_py() + "}"
 
 
 @lru_cache(maxsize=8)
