@@ -1,12 +1,12 @@
 """The day's steps, in order, from the shop's raw file to user_profile rows. Read this first."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from intent_platform import db, sequences
 from intent_platform.domain import Promotion
@@ -242,7 +242,7 @@ def _chunks(profiles: pa.Table, *satellites: pa.Table) -> Iterator[tuple[pa.Tabl
 
 
 def _rows_of(satellite: pa.Table, user_ids: pa.ChunkedArray) -> pa.Table:
-    first, last = user_ids[0], user_ids[-1]
-    return satellite.filter(
-        pc.and_(pc.greater_equal(satellite["user_id"], first), pc.less_equal(satellite["user_id"], last))
-    )
+    of = satellite["user_id"]
+    first = bisect_left(of, user_ids[0].as_py(), key=pa.StringScalar.as_py)
+    stop = bisect_right(of, user_ids[-1].as_py(), key=pa.StringScalar.as_py)
+    return satellite.slice(first, stop - first)
