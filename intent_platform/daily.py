@@ -123,12 +123,7 @@ def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
 
 def _move(scores: Scores, histories: pa.Table, meeting: Meeting | None, stamp: Stamp, settings: Settings) -> int:
     """Write scored users chunk by chunk; returns how many profiles changed."""
-    tables = scores.profiles, scores.interests, scores.recommendations
-    changed = 0
-    for profiles, interests, recommendations, own in _chunks(*tables, histories):
-        rows = ProfileRows.of(profiles, interests, recommendations, stamp)
-        changed += _write(rows, own, meeting, settings)
-    return changed
+    return sum(_write(rows, own, meeting, settings) for rows, own in _chunks(scores, histories, stamp))
 
 
 def _write(rows: ProfileRows, histories: pa.Table, meeting: Meeting | None, settings: Settings) -> int:
@@ -234,11 +229,14 @@ def _stamp(promotion: Promotion, valid_at: datetime, settings: Settings) -> Stam
     )
 
 
-def _chunks(profiles: pa.Table, *satellites: pa.Table) -> Iterator[tuple[pa.Table, ...]]:
-    """Runs of USERS_PER_TRANSACTION users with their satellite rows; all tables are in user_id order."""
-    for start in range(0, profiles.num_rows, USERS_PER_TRANSACTION):
-        chunk = profiles.slice(start, USERS_PER_TRANSACTION)
-        yield chunk, *(_rows_of(each, chunk["user_id"]) for each in satellites)
+def _chunks(scores: Scores, histories: pa.Table, stamp: Stamp) -> Iterator[tuple[ProfileRows, pa.Table]]:
+    """Runs of USERS_PER_TRANSACTION users with their events; all tables are in user_id order."""
+    for start in range(0, scores.profiles.num_rows, USERS_PER_TRANSACTION):
+        profiles = scores.profiles.slice(start, USERS_PER_TRANSACTION)
+        interests, recommendations, own = (
+            _rows_of(each, profiles["user_id"]) for each in (scores.interests, scores.recommendations, histories)
+        )
+        yield ProfileRows.of(profiles, interests, recommendations, stamp), own
 
 
 def _rows_of(satellite: pa.Table, user_ids: pa.ChunkedArray) -> pa.Table:

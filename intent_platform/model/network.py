@@ -177,6 +177,7 @@ class BehaviourNetwork(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(len(FEATURES)))
         self.register_buffer("feature_scale", torch.ones(len(FEATURES)))
         self.id_number = {item_id: number for number, item_id in enumerate(known_items, start=1)}
+        self.eval()  # but for the epochs of a training
 
     @property
     def device(self) -> torch.device:
