@@ -12,7 +12,7 @@ export INTENT_BENCH_DATA ?= $(DATA)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-text bench-tuning bench-index bench-search bench-recommendations bench-nearline torture torture-swap fuzz-intake tensorboard clean
+.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-text bench-tuning bench-index bench-search bench-recommendations bench-nearline bench-refresh torture torture-swap fuzz-intake tensorboard clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench-recommendations: $(STAMP) ## tomorrow's purchases among tonight's recommen
 bench-nearline: $(STAMP) ## events from the inbox to visible profiles, beside procrastinate and pgqueuer
 	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,demo,dev,bench]'
 	$(BIN)/python benchmarks/nearline.py
+
+bench-refresh: $(STAMP) ## a million profiles through the product's own writing, beside ON CONFLICT and MERGE; USERS= ROUNDS=
+	$(BIN)/python benchmarks/refresh.py $(if $(USERS),--users $(USERS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 torture: $(STAMP) ## kills and Postgres stops while events come; KILLS= STOPS= MINUTES= SEED=
 	$(BIN)/python tests/torture.py --kills $(or $(KILLS),1000) --stops $(or $(STOPS),50) --minutes $(or $(MINUTES),30) --seed $(or $(SEED),7)

@@ -1,9 +1,10 @@
 """make bench-recommendations: what shoppers buy tomorrow, among what is recommended to them tonight.
 
 A synthetic shop is trained and refreshed as of yesterday, today's purchases are the answers. `product` are the rows of
-profiles.user_recommendation, but 20 of them with twice the limits; `next_item_head` the 20 available items that the network ranks first. The
-interval of the difference is a bootstrap over shoppers. Then histories are told again under other ids until there are
-a million rows, with a third of the catalogue sold out, written to Postgres, and judged by sql/checks.
+profiles.user_recommendation, but 20 of them with twice the limits; `next_item_head` the 20 available items that the
+network ranks first. The interval of the difference is a bootstrap over shoppers. Then histories are told again under
+other ids until there are a million rows, with a third of the catalogue sold out, written to Postgres, and judged by
+sql/checks.
 
 Prints a table; writes var/bench/recommendations.json.
 """

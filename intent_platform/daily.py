@@ -1,12 +1,12 @@
 """The day's steps, in order, from the shop's raw file to user_profile rows. Read this first."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from intent_platform import db, sequences
 from intent_platform.domain import Promotion
@@ -22,12 +22,12 @@ from intent_platform.index.registry import current_release, ensure_release
 from intent_platform.lake import Lake
 from intent_platform.log import get_logger
 from intent_platform.meeting import Meeting
-from intent_platform.profiles import Stamp, upsert, write_items
-from intent_platform.scoring import score
+from intent_platform.profiles import ProfileRows, Stamp, only_news, upsert, write_items
+from intent_platform.scoring import Scores, score
 from intent_platform.settings import Settings
 
 log = get_logger(__name__)
-USERS_PER_TRANSACTION = 2_000  # a scorer may wait for one of them
+USERS_PER_TRANSACTION = 250  # a scorer may wait for one of them: some tens of milliseconds
 REMOVE_FILES_AFTER = timedelta(days=1)  # longer than any step reads
 
 
@@ -103,9 +103,7 @@ def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
     for histories in sequences.user_buckets(snapshot, day, settings):
         scores = score(release, histories, valid_at=valid_at, settings=settings)
         users += scores.profiles.num_rows
-        tables = scores.profiles, scores.interests, scores.recommendations
-        for profiles, interests, recommendations, own in _chunks(*tables, histories):
-            rows_changed += _write((profiles, interests, recommendations), own, meeting, stamp, settings)
+        rows_changed += _move(scores, histories, meeting, stamp, settings)
     if meeting is not None:
         rows_changed += meeting.catch_up(release, stamp)
     report = RefreshReport(
@@ -123,25 +121,21 @@ def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
     return report
 
 
-def _write(
-    scored: tuple[pa.Table, pa.Table, pa.Table],
-    histories: pa.Table,
-    meeting: Meeting | None,
-    stamp: Stamp,
-    settings: Settings,
-) -> int:
+def _move(scores: Scores, histories: pa.Table, meeting: Meeting | None, stamp: Stamp, settings: Settings) -> int:
+    """Write scored users chunk by chunk; returns how many profiles changed."""
+    return sum(_write(rows, own, meeting, settings) for rows, own in _chunks(scores, histories, stamp))
+
+
+def _write(rows: ProfileRows, histories: pa.Table, meeting: Meeting | None, settings: Settings) -> int:
     """One chunk of users in a transaction; those who are ahead of the lake are left to the meeting."""
-    if meeting is None:
+    with db.connect(settings) as connection:
+        if meeting is not None:
+            ahead = meeting.seed(connection, histories)
+            rows = rows.only(set(rows.user_ids) - ahead)
+        changed = upsert(connection, only_news(connection, rows))
+    if meeting is not None:
         with db.connect(settings) as connection:
-            return upsert(connection, *scored, stamp)
-    with db.connect(settings) as connection:
-        ahead = pa.array(sorted(meeting.seed(connection, histories)), pa.string())
-        profiles, interests, recommendations = (
-            each.filter(pc.invert(pc.is_in(each["user_id"], value_set=ahead))) for each in scored
-        )
-        changed = upsert(connection, profiles, interests, recommendations, stamp)
-    with db.connect(settings) as connection:
-        meeting.look_again(connection, histories)
+            meeting.look_again(connection, histories)
     return changed
 
 
@@ -235,15 +229,18 @@ def _stamp(promotion: Promotion, valid_at: datetime, settings: Settings) -> Stam
     )
 
 
-def _chunks(profiles: pa.Table, *satellites: pa.Table) -> Iterator[tuple[pa.Table, ...]]:
-    """Runs of USERS_PER_TRANSACTION users with their satellite rows; all tables are in user_id order."""
-    for start in range(0, profiles.num_rows, USERS_PER_TRANSACTION):
-        chunk = profiles.slice(start, USERS_PER_TRANSACTION)
-        yield chunk, *(_rows_of(each, chunk["user_id"]) for each in satellites)
+def _chunks(scores: Scores, histories: pa.Table, stamp: Stamp) -> Iterator[tuple[ProfileRows, pa.Table]]:
+    """Runs of USERS_PER_TRANSACTION users with their events; all tables are in user_id order."""
+    for start in range(0, scores.profiles.num_rows, USERS_PER_TRANSACTION):
+        profiles = scores.profiles.slice(start, USERS_PER_TRANSACTION)
+        interests, recommendations, own = (
+            _rows_of(each, profiles["user_id"]) for each in (scores.interests, scores.recommendations, histories)
+        )
+        yield ProfileRows.of(profiles, interests, recommendations, stamp), own
 
 
 def _rows_of(satellite: pa.Table, user_ids: pa.ChunkedArray) -> pa.Table:
-    first, last = user_ids[0], user_ids[-1]
-    return satellite.filter(
-        pc.and_(pc.greater_equal(satellite["user_id"], first), pc.less_equal(satellite["user_id"], last))
-    )
+    of = satellite["user_id"]
+    first = bisect_left(of, user_ids[0].as_py(), key=pa.StringScalar.as_py)
+    stop = bisect_right(of, user_ids[-1].as_py(), key=pa.StringScalar.as_py)
+    return satellite.slice(first, stop - first)

@@ -21,7 +21,7 @@ from intent_platform.lake import Lake, Snapshot
 from intent_platform.model.examples import day_end
 from intent_platform.model.rows import Rows
 from intent_platform.nearline import move_profiles
-from intent_platform.profiles import upsert
+from intent_platform.profiles import ProfileRows, upsert
 from intent_platform.scoring import score_users
 from intent_platform.serving import Serving
 from intent_platform.settings import Settings
@@ -124,5 +124,5 @@ def _score_by_batch(
     rows = Rows.of(histories)
     scores = score_users(serving.release, rows, rows.at[rows.starts[1:] - 1], settings)
     stamp = replace(serving.stamp(end_of_day(day, settings), settings), shop=BATCH, source="batch")
-    upsert(connection, scores.profiles, scores.interests, scores.recommendations, stamp)
+    upsert(connection, ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp))
     return rows.users

@@ -14,7 +14,7 @@ from intent_platform.inbox.merging import as_sequences, recent
 from intent_platform.inbox.states import forget_states, write_states
 from intent_platform.index.release import Release
 from intent_platform.model.rows import Rows, micros
-from intent_platform.profiles import Stamp, upsert
+from intent_platform.profiles import ProfileRows, Stamp, upsert
 from intent_platform.scoring import score_users
 from intent_platform.settings import Settings
 
@@ -43,7 +43,7 @@ def rescore(
     if not rows.users:
         return 0
     scores = score_users(release, Rows.of(as_sequences(rows, settings)), valid_at, settings)
-    upsert(connection, scores.profiles, scores.interests, scores.recommendations, stamp)
+    upsert(connection, ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp))
     write_states(connection, stamp.shop, rows, valid_at)
     return rows.users
 

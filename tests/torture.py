@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -88,10 +89,14 @@ class Torture:
         batches = self.chance.randint(1, 12)
         pid = os.fork()
         if pid == 0:
-            _engine.cache_clear()  # connections are the parent's
-            _die_after(module, name, batches)
-            Scorer(settings=self.settings, clock=lambda: NOW).run()
-            os._exit(0)
+            try:
+                _engine.cache_clear()  # connections are the parent's
+                _die_after(module, name, batches)
+                Scorer(settings=self.settings, clock=lambda: NOW).run()
+            except Exception:
+                traceback.print_exc()  # above all: Postgres was stopped while it started
+            finally:
+                os._exit(0)  # never back through the parent's frames, which would stop the server and clear its folder
         self.workers[pid] = number
 
     def kill_one(self) -> None:

@@ -56,7 +56,7 @@ def _unavailable(settings: Settings, error: Exception) -> DatabaseUnavailable:
 
 def query(connection: sa.Connection, name: str, **parameters: object) -> Sequence[sa.RowMapping]:
     """Run sql/queries/<name>.sql with its :named parameters; return its rows, or none for a statement without."""
-    result = connection.execute(sa.text(_query_text(name)), parameters)
+    result = connection.execute(_statement(name), parameters)
     return result.mappings().all() if result.returns_rows else ()
 
 
@@ -65,7 +65,7 @@ def stream(
 ) -> Iterator[Sequence[sa.RowMapping]]:
     """Rows of sql/queries/<name>.sql, rows_each at a time through a cursor of the server: memory stays flat."""
     result = connection.execution_options(stream_results=True, max_row_buffer=rows_each).execute(
-        sa.text(_query_text(name)), parameters
+        _statement(name), parameters
     )
     yield from result.mappings().partitions(rows_each)
 
@@ -73,7 +73,7 @@ def stream(
 def execute_many(connection: sa.Connection, name: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Run sql/queries/<name>.sql once for each row of parameters."""
     if rows:
-        connection.execute(sa.text(_query_text(name)), list(rows))
+        connection.execute(_statement(name), list(rows))
 
 
 def exclusive(connection: sa.Connection, *names: str) -> None:
@@ -96,14 +96,36 @@ def copy_rows(connection: sa.Connection, table: str, rows: pa.Table) -> None:
             cursor.copy_expert(statement, stream)
 
 
+def array_columns(rows: pa.Table, prefix: str = "") -> dict[str, str]:
+    """Each column under its name as a parameter for unnest(CAST(:name AS type []), …).
+
+    Saves a temporary table where COPY could go: up to some thousand rows, as all of it is part of the statement.
+    """
+    return {prefix + name: _array(rows[name].combine_chunks()) for name in rows.column_names}
+
+
+def _array(values: pa.Array) -> str:
+    """A Postgres array literal. Joined by Python, which for few rows beats a chain of Arrow's functions by far."""
+    texts = values.cast(pa.string()).to_pylist()
+    if not values.null_count:
+        joined = '","'.join(texts)
+        if joined.count('"') == 2 * max(len(texts) - 1, 0) and "\\" not in joined:  # nothing to escape
+            return f'{{"{joined}"}}' if texts else "{}"
+    return "{" + ",".join("NULL" if text is None else f'"{_escaped(text)}"' for text in texts) + "}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
 @lru_cache(maxsize=8)
 def _engine(url: str) -> sa.Engine:
     return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
 
 
 @lru_cache(maxsize=256)
-def _query_text(name: str) -> str:
-    return (resource_folder("sql") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+def _statement(name: str) -> sa.TextClause:
+    return sa.text((resource_folder("sql") / "queries" / f"{name}.sql").read_text(encoding="utf-8"))
 
 
 def _without_password(url: str) -> str:

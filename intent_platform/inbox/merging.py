@@ -7,7 +7,8 @@ link that comes late moves the events after it, so owners are always decided ane
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -151,12 +152,13 @@ def _midnights(at: np.ndarray, valid_at: np.ndarray, settings: Settings) -> np.n
     moments = np.concatenate([at, valid_at])
     first, last = (_day(int(each), settings) for each in (moments.min(), moments.max()))
     days = range(-settings.history_days - 2, (last - first).days + 2)
-    return np.array([_midnight(first + timedelta(days=each), settings) for each in days], np.int64)
+    return np.array([_midnight(first + timedelta(days=each), settings.zone) for each in days], np.int64)
 
 
 def _day(moment: int, settings: Settings) -> date:
     return datetime.fromtimestamp(moment / US_PER_SECOND, UTC).astimezone(settings.zone).date()
 
 
-def _midnight(day: date, settings: Settings) -> int:
-    return round(datetime.combine(day, time(), settings.zone).timestamp() * US_PER_SECOND)
+@lru_cache(maxsize=1_000)
+def _midnight(day: date, zone: tzinfo) -> int:
+    return round(datetime.combine(day, time(), zone).timestamp() * US_PER_SECOND)

@@ -19,6 +19,8 @@ from intent_platform.model.examples import day_end
 from intent_platform.model.rows import Rows
 from intent_platform.settings import Settings
 
+STATES_PER_STATEMENT = 2_000
+
 log = get_logger(__name__)
 
 
@@ -58,10 +60,12 @@ def put_states(
     One that holds events received on another than `known_days` through the inbox, or knows a later day, is ahead, and
     stays as it is.
     """
-    db.query(connection, "stage_states")
-    db.copy_rows(connection, "staged_state", state_rows(shop, rows, valid_at))
-    moved = db.query(connection, "put_staged_states", known_days=sorted(known_days))
-    return [row["user_id"] for row in moved]
+    states, moved = state_rows(rows, valid_at), list[str]()
+    for first in range(0, states.num_rows, STATES_PER_STATEMENT):
+        some = db.array_columns(states.slice(first, STATES_PER_STATEMENT))
+        put = db.query(connection, "put_states", shop=shop, known_days=sorted(known_days), **some)
+        moved.extend(row["user_id"] for row in put)
+    return moved
 
 
 def put_devices(connection: sa.Connection, snapshot: Snapshot, shop: str, until: date, settings: Settings) -> None:

@@ -56,9 +56,7 @@ def lock_states(connection: sa.Connection, shop: str, user_ids: Iterable[str]) -
 
 def write_states(connection: sa.Connection, shop: str, rows: Rows, valid_at: np.ndarray) -> None:
     """Replace the states of the rows' users, which are locked; rows: OWNED_SCHEMA; valid_at: int64 µs (users,)."""
-    db.query(connection, "stage_states")
-    db.copy_rows(connection, "staged_state", state_rows(shop, rows, valid_at))
-    db.query(connection, "move_staged_states")
+    db.query(connection, "replace_states", shop=shop, **db.array_columns(state_rows(rows, valid_at)))
 
 
 def forget_states(connection: sa.Connection, shop: str, user_ids: Iterable[str]) -> None:
@@ -66,13 +64,12 @@ def forget_states(connection: sa.Connection, shop: str, user_ids: Iterable[str])
     db.query(connection, "forget_states", shop=shop, user_ids=sorted(user_ids))
 
 
-def state_rows(shop: str, rows: Rows, valid_at: np.ndarray) -> pa.Table:
-    """Rows of nearline.user_state from OWNED_SCHEMA events; valid_at: int64 µs (users,)."""
+def state_rows(rows: Rows, valid_at: np.ndarray) -> pa.Table:
+    """Rows of nearline.user_state, less the shop, from OWNED_SCHEMA events; valid_at: int64 µs (users,)."""
     (batch,) = rows.table.select(STATE_SCHEMA.names).to_batches() or [None]
     spans = list(zip(rows.starts[:-1], rows.starts[1:], strict=True))
     return pa.table(
         {
-            "shop": pa.repeat(shop, rows.users),
             "user_id": rows.user_ids,
             "valid_at": pa.array(valid_at, pa.int64()).cast(UTC_TIME),
             "newest_received_on": _newest(rows.table, spans),
@@ -87,7 +84,7 @@ def _newest(events: pa.Table, spans: list[tuple[int, int]]) -> pa.Array:
 
 
 def _encoded(batch: pa.RecordBatch | None, start: int, stop: int) -> str:
-    """As COPY reads a bytea."""
+    """As Postgres reads a bytea."""
     assert batch is not None
     return "\\x" + _compress(batch.slice(start, stop - start).serialize()).hex()
 

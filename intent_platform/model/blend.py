@@ -284,8 +284,9 @@ def _each_once(item: np.ndarray) -> np.ndarray:
 
 def _shares(scores: sp.csr_matrix) -> sp.csr_matrix:
     """Each row divided by its sum."""
-    total = np.asarray(scores.sum(axis=1)).ravel()
-    return sp.diags(1 / np.maximum(total, 1e-12)).dot(scores).tocsr()
+    total = np.maximum(np.asarray(scores.sum(axis=1)).ravel(), 1e-12)
+    share = scores.data / np.repeat(total, np.diff(scores.indptr))
+    return sp.csr_matrix((share, scores.indices, scores.indptr), shape=scores.shape)
 
 
 def _at(matrix: sp.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:

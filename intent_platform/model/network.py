@@ -177,6 +177,7 @@ class BehaviourNetwork(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(len(FEATURES)))
         self.register_buffer("feature_scale", torch.ones(len(FEATURES)))
         self.id_number = {item_id: number for number, item_id in enumerate(known_items, start=1)}
+        self.eval()  # but for the epochs of a training
 
     @property
     def device(self) -> torch.device:
@@ -249,7 +250,6 @@ class BehaviourNetwork(nn.Module):
     @torch.inference_mode()
     def item_vectors(self, items: pa.Table, text_vectors: np.ndarray) -> np.ndarray:
         """float32 (N, D) of length 1, for any items, also such that training never saw."""
-        self.eval()
         return self.tower(*self.tower_inputs(catalogue_of(items, text_vectors))).cpu().numpy()
 
     @torch.inference_mode()
@@ -261,7 +261,6 @@ class BehaviourNetwork(nn.Module):
         wanted: np.ndarray | None = None,
     ) -> np.ndarray:
         """float32 (…, S): states of the rows that are read out, and wanted (bool (R,)), by (window, row)."""
-        self.eval()
         vectors = torch.from_numpy(item_vectors).to(self.device)
         found, places = [], []
         before = 0
@@ -304,14 +303,12 @@ class BehaviourNetwork(nn.Module):
     @torch.inference_mode()
     def purchase_probability(self, hidden: np.ndarray, table: np.ndarray) -> np.ndarray:
         """Raw probability, float64 (E,), from states and tabular features."""
-        self.eval()
         logits = self.buy_logits(torch.from_numpy(hidden).to(self.device), self.scaled(table))
         return torch.sigmoid(logits.double()).cpu().numpy()
 
     @torch.inference_mode()
     def user_vectors(self, hidden: np.ndarray) -> np.ndarray:
         """float32 (E, D): queries for the item index."""
-        self.eval()
         return self.wanted_items(torch.from_numpy(hidden).to(self.device)).cpu().numpy()
 
     def save(self, folder: Path) -> None:

@@ -68,7 +68,9 @@ class Rows:
         return _one(pc.index_in(self.table["event_type"], value_set=_TYPES)).to_numpy(zero_copy_only=False)
 
     def is_type(self, *names: str) -> np.ndarray:
-        return np.isin(self.type_code, [TYPE_CODE[name] for name in names])
+        is_wanted = np.zeros(len(TYPE_CODE), bool)
+        is_wanted[[TYPE_CODE[name] for name in names]] = True
+        return is_wanted[self.type_code]
 
     @cached_property
     def price(self) -> np.ndarray:

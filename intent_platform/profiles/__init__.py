@@ -1,5 +1,5 @@
 """Scores → profile tables. The caller owns the transaction."""
 
-from intent_platform.profiles.upsert import Stamp, upsert, write_items
+from intent_platform.profiles.upsert import ProfileRows, Stamp, only_news, upsert, write_items
 
-__all__ = ["Stamp", "upsert", "write_items"]
+__all__ = ["ProfileRows", "Stamp", "only_news", "upsert", "write_items"]

@@ -1,12 +1,14 @@
-"""COPY into temporary tables, one forward-only upsert, satellites, history: the same for batch and nearline.
+"""One forward-only upsert with its history, then the satellites that differ: the same for batch and nearline.
 
 The caller owns the transaction: commit publishes every row or none. Users are written in key order.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -28,24 +30,62 @@ class Stamp:
     horizon_hours: int
 
 
-def upsert(
-    connection: sa.Connection, profiles: pa.Table, interests: pa.Table, recommendations: pa.Table, stamp: Stamp
-) -> int:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProfileRows:
+    """What some users' rows are to be, all under one stamp."""
+
+    profiles: pa.Table  # columns of user_profile, less the stamp's
+    interests: pa.Table
+    recommendations: pa.Table
+    stamp: Stamp
+
+    @classmethod
+    def of(cls, profiles: pa.Table, interests: pa.Table, recommendations: pa.Table, stamp: Stamp) -> Self:
+        rows = _profile_rows(profiles, recommendations, stamp)
+        return cls(profiles=rows, interests=interests, recommendations=recommendations, stamp=stamp)
+
+    @property
+    def user_ids(self) -> list[str]:
+        return self.profiles["user_id"].to_pylist()
+
+    def only(self, user_ids: Collection[str]) -> Self:
+        """Those of these users."""
+        if len(user_ids) == self.profiles.num_rows:
+            return self
+        wanted = pa.array(list(user_ids), pa.string())
+        profiles, interests, recommendations = (
+            each.filter(pc.is_in(each["user_id"], value_set=wanted))
+            for each in (self.profiles, self.interests, self.recommendations)
+        )
+        return replace(self, profiles=profiles, interests=interests, recommendations=recommendations)
+
+
+def upsert(connection: sa.Connection, rows: ProfileRows) -> int:
     """Write one set of users; return how many profile rows changed. Locks: those users' rows until commit."""
-    if not profiles.num_rows:
+    if not rows.profiles.num_rows:
         return 0
-    db.query(connection, "stage_profiles")
-    db.copy_rows(connection, "staged_profile", _profile_rows(profiles, recommendations, stamp))
-    db.copy_rows(connection, "staged_interest", _with_shop(interests, stamp))
-    db.copy_rows(connection, "staged_recommendation", _with_shop(recommendations, stamp))
-    db.query(connection, "append_history")
-    db.query(connection, "move_staged_profiles")
-    changed = connection.execute(sa.text("SELECT count(*) FROM changed_user")).scalar_one()
+    moved = db.query(connection, "move_profiles", **asdict(rows.stamp), **db.array_columns(rows.profiles))
+    changed = [each["user_id"] for each in moved]
     if changed:
-        db.query(connection, "forget_satellites", shop=stamp.shop)
-        db.query(connection, "move_staged_interests")
-        db.query(connection, "move_staged_recommendations")
-    return changed
+        of_changed = rows.only(changed)
+        db.query(
+            connection,
+            "move_satellites",
+            shop=rows.stamp.shop,
+            user_ids=changed,
+            **db.array_columns(of_changed.interests, "interest_"),
+            **db.array_columns(of_changed.recommendations, "recommendation_"),
+        )
+    return len(changed)
+
+
+def only_news(connection: sa.Connection, rows: ProfileRows) -> ProfileRows:
+    """Without profiles that the table holds just so: they need not travel."""
+    if not rows.profiles.num_rows:
+        return rows
+    content = rows.profiles.select(["user_id", "content_digest", "valid_at"])
+    told = db.query(connection, "profiles_already_told", **asdict(rows.stamp), **db.array_columns(content))
+    return rows.only(set(rows.user_ids).difference(each["user_id"] for each in told))
 
 
 def write_items(connection: sa.Connection, items: pa.Table, shop: str) -> None:
@@ -56,7 +96,7 @@ def write_items(connection: sa.Connection, items: pa.Table, shop: str) -> None:
 
 
 def _profile_rows(profiles: pa.Table, recommendations: pa.Table, stamp: Stamp) -> pa.Table:
-    """Rows for staged_profile; lists become JSON, and content_digest covers all that people read."""
+    """Lists become JSON, and content_digest covers all that people read."""
     profiles, recommendations = profiles.combine_chunks(), recommendations.combine_chunks()
     lists = {
         "top_categories": _top_categories(profiles["top_categories"].chunk(0)),
@@ -67,11 +107,7 @@ def _profile_rows(profiles: pa.Table, recommendations: pa.Table, stamp: Stamp) -
         rows = rows.append_column(name, values)
     rows = rows.append_column("content_digest", _digests(rows.drop_columns(["valid_at"])))
     horizon = pa.scalar(timedelta(hours=stamp.horizon_hours), pa.duration("us"))
-    rows = rows.append_column("expires_at", pc.add(rows["valid_at"], horizon))
-    rows = rows.append_column("input_watermark", rows["valid_at"])
-    for each in fields(Stamp):
-        rows = rows.append_column(each.name, pa.repeat(getattr(stamp, each.name), rows.num_rows))
-    return rows
+    return rows.append_column("expires_at", pc.add(rows["valid_at"], horizon))
 
 
 def _top_categories(lists: pa.ListArray) -> pa.Array:
@@ -116,7 +152,3 @@ def _digests(content: pa.Table) -> pa.Array:
     ]
     joined = pc.binary_join_element_wise(*columns, "\x1f", null_handling="replace", null_replacement="\\N")
     return pa.array([hashlib.md5(each.encode(), usedforsecurity=False).hexdigest() for each in joined.to_pylist()])
-
-
-def _with_shop(rows: pa.Table, stamp: Stamp) -> pa.Table:
-    return rows.add_column(0, "shop", pa.repeat(stamp.shop, rows.num_rows))

@@ -63,8 +63,14 @@ def find_interests(rows: Rows, index: ItemIndex, age: np.ndarray) -> Interests:
     kept = rank <= KEPT
     user, category, total = user[kept], category[kept], total[kept]
     share = total / np.maximum(np.bincount(user, weights=total, minlength=rows.users), 1e-300)[user]
+    # Rounded, as the shares of who did nothing since are the same from day to day, and need no write.
     return Interests(
-        user=user, rank=rank[kept], category=category, weight=share, last_seen_at=last[kept], categories=categories
+        user=user,
+        rank=rank[kept],
+        category=category,
+        weight=np.round(share, 9),
+        last_seen_at=last[kept],
+        categories=categories,
     )
 
 

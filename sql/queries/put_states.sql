@@ -1,15 +1,20 @@
 -- Put states made from the lake; return the users whose state was not ahead of it,
 -- be it by events from the inbox or by a later day.
--- Reads: staged_state, filled by COPY earlier in the same transaction. Locks: row locks in user_id order.
+-- Locks: row locks in user_id order.
 INSERT INTO nearline.user_state AS known (shop, user_id, valid_at, newest_received_on, events)
 SELECT
-    staged.shop,
-    staged.user_id,
-    staged.valid_at,
-    staged.newest_received_on,
-    staged.events
-FROM staged_state AS staged
-ORDER BY staged.user_id
+    :shop,
+    given.user_id,
+    given.valid_at,
+    given.newest_received_on,
+    given.events
+FROM unnest(
+    cast(:user_id AS text[]),
+    cast(:valid_at AS timestamptz[]),
+    cast(:newest_received_on AS date[]),
+    cast(:events AS bytea[])
+) AS given (user_id, valid_at, newest_received_on, events)
+ORDER BY given.user_id
 ON CONFLICT (shop, user_id) DO UPDATE SET
     valid_at = excluded.valid_at, newest_received_on = excluded.newest_received_on, events = excluded.events
 WHERE (known.newest_received_on IS NULL OR known.newest_received_on = any(cast(:known_days AS date[])))
