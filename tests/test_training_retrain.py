@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
@@ -17,8 +18,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from intent_platform import daily, db, keys, sequences, training
 from intent_platform.lake import Lake
+from intent_platform.model.audit import find_foresight
 from intent_platform.model.behaviour import load_model
-from intent_platform.model.inputs import KnownItems
+from intent_platform.model.examples import Examples, make_examples
+from intent_platform.model.inputs import KnownItems, category_codes, positions_of
 from intent_platform.model.rows import Rows
 from intent_platform.scoring import score
 from intent_platform.synthetic.contract import COLUMNS as NATIVE_COLUMNS
@@ -87,6 +90,15 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(shop):
     assert training.rebuild_index(settings).is_new is False
 
 
+def test_no_model_is_above_the_posterior_unless_it_saw_the_label(shop):
+    settings, report, out = shop
+    test, probability, posterior = asked_on_the_test_days(settings, report.model_digest, out)
+    assert find_foresight(probability, posterior, test.will_buy, test.user, settings) == []
+    told = np.where(test.will_buy, probability + (1 - probability) / 4, probability)
+    (found,) = find_foresight(told, posterior, test.will_buy, test.user, settings)
+    assert found.startswith("leak: ROC-AUC is above the posterior's by 0.")
+
+
 @pytest.mark.timeout(400)
 def test_what_was_bought_after_a_search_is_likelier_after_the_next_training_and_the_champion_was_asked(
     shop, tmp_path, monkeypatch
@@ -125,6 +137,26 @@ def test_what_was_bought_after_a_search_is_likelier_after_the_next_training_and_
         bins = dict(map(tuple, connection.execute(sa.text(calibration))))
     assert {"all", "day_end", "returning"} <= slices
     assert bins == {"network": 30, "boosted_trees": 30, "logistic_regression": 30, "champion": 15}
+
+
+def asked_on_the_test_days(settings, digest: str, out) -> tuple[Examples, np.ndarray, np.ndarray]:
+    """Examples right after an event, what the model says of each, and what the shop's maker knows."""
+    lake = Lake(settings.lake_root, settings.shop)
+    days = [FIRST + timedelta(days=number) for number in range(DAYS)]
+    split = sequences.split_by_time(days, settings.horizon_hours)
+    model, items = load_model(lake.path(""), digest, settings), lake.snapshot().read("items").sort_by("item_id")
+    rows = Rows.of(training.training_input(lake.snapshot(), split, LAST, settings).rows)
+    item = positions_of(items["item_id"].combine_chunks(), rows)
+    test = make_examples(rows, item, split, settings)["test"]
+    test = test.take(np.flatnonzero(~test.is_day_end))
+    vectors = model.item_vectors(items, model.text.vectors(model.item_texts(items)))
+    known = KnownItems(vectors=vectors, category=category_codes(items["category"].to_pylist()))
+    hidden = model.hidden(rows, test.position, item, known)
+    truth = pa.concat_tables([pq.read_table(out / "truth" / f"{each}.parquet") for each in split.test])
+    ids = rows.table["event_id"].combine_chunks().take(pa.array(test.position))
+    place = pc.index_in(ids.cast(pa.large_string()), value_set=truth["event_id"].combine_chunks())
+    posterior = truth["posterior"].combine_chunks().take(place).to_numpy(zero_copy_only=False)
+    return test, model.intent(rows, test.position, test.asked_at, hidden), posterior
 
 
 def tensorboard_tags(settings, kind: str, part: str = "") -> set[str]:
