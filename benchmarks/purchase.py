@@ -22,7 +22,8 @@ from result import write_result
 
 from intent_platform import daily, db, keys, sequences, training
 from intent_platform.lake import Lake
-from intent_platform.model.calibration import fit_calibration
+from intent_platform.model.audit import find_foresight
+from intent_platform.model.calibration import Scored, fit_calibration
 from intent_platform.model.candidate import fit
 from intent_platform.model.contest import evaluate, raw_probabilities
 from intent_platform.model.examples import Examples
@@ -100,6 +101,9 @@ def _measure(settings: Settings, folder: Path, days: int, users: int, epochs: in
         sorted((folder / "shop" / "events").iterdir()),
         f"python benchmarks/purchase.py synthetic --users {users} --days {days} --epochs {epochs}",
     )  # fmt: skip
+    told = {name: find_foresight(each, posterior[known], label, user, settings) for name, each in probability.items()}
+    if any(told.values()):
+        sys.exit("\n".join(f"{name}: {each}" for name, found in told.items() for each in found))
 
 
 def _posterior(truth: Path, days: tuple[date, ...], event_ids: pa.Array) -> np.ndarray:
@@ -157,7 +161,8 @@ def _cross_validate(table: pa.Table, items: pa.Table, path: Path, folder: Path, 
             ("boosted_trees", "boosted_trees"),
             ("logistic", "logistic_regression"),
         ):
-            curve = fit_calibration(raw["held"][peer], validation.will_buy, validation.user)
+            held_out = Scored(probability=raw["held"][peer], label=validation.will_buy)
+            curve = fit_calibration(held_out, validation.user)
             predicted[name][asked] = curve.apply(raw["asked"][peer])
     label, user = prefixes.will_buy[is_asked], prefixes.user[is_asked]
     metrics = {name: purchase_metrics(each[is_asked], label) for name, each in predicted.items()}

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from intent_platform.model import audit
 from intent_platform.model.audit import find_leaks
 from intent_platform.model.behaviour import predict_trees
-from intent_platform.model.calibration import fit_calibration
+from intent_platform.model.calibration import IDENTITY, Calibration, Scored, fit_calibration
 from intent_platform.model.examples import make_examples
 from intent_platform.model.features import FEATURES, RISING, features
 from intent_platform.model.inputs import Inputs, catalogue_of, last_events, pack, positions_of, read_events, tile
@@ -190,19 +190,38 @@ def test_metrics_agree_with_their_definitions():
     assert ranking_metrics(np.array([1, 20, 21]))["mrr_at_20"](np.ones(3)) == pytest.approx(1.05 / 3)
 
 
+def overconfident(count: int, seed: int) -> Scored:
+    """Twelve examples of each user, who all buy or none does; the log-odds said of them are too far from 0."""
+    chance = np.random.default_rng(seed)
+    truth = chance.beta(1, 5, count // 12).repeat(12)
+    label = (chance.random(count // 12) < truth[::12]).repeat(12)
+    log_odds = 2 * np.log(truth / (1 - truth)) + chance.normal(0, 0.2, count)
+    return Scored(probability=1 / (1 + np.exp(-log_odds)), label=label)
+
+
+def calibration_error(calibration: Calibration, scored: Scored) -> float:
+    metrics = purchase_metrics(calibration.apply(scored.probability), scored.label)
+    return metrics["calibration_error"](np.ones(len(scored.label)))
+
+
 def test_calibration_rises_and_repairs_overconfidence():
-    chance = np.random.default_rng(2)
-    truth = chance.beta(1, 5, 4_000)
-    label = chance.random(4_000) < truth
-    raw = 1 / (1 + np.exp(-3 * np.log(truth / (1 - truth))))
-    fitted = fit_calibration(raw, label, np.arange(4_000) // 4)
+    held, later = overconfident(12_000, 2), overconfident(240_000, 3)
+    fitted = fit_calibration(held, np.arange(12_000) // 12)
     assert fitted.method in ("platt", "isotonic")
-    error = purchase_metrics(fitted.apply(raw), label)["calibration_error"](np.ones(4_000))
-    assert error < 0.02 < purchase_metrics(raw, label)["calibration_error"](np.ones(4_000))
+    assert calibration_error(fitted, later) < 0.5 * calibration_error(IDENTITY, later)
     line = fitted.apply(np.linspace(0.001, 0.999, 200))
     assert (np.diff(line) >= 0).all()
     assert line.min() > 0
     assert line.max() < 1
+
+
+def test_calibration_uses_what_was_learned_from_unless_it_was_learned_by_heart():
+    held, learned, later = overconfident(2_400, 4), overconfident(120_000, 5), overconfident(240_000, 6)
+    users = np.arange(2_400) // 12
+    alone, together = (calibration_error(fit_calibration(held, users, each), later) for each in (None, learned))
+    assert together < alone
+    by_heart = Scored(probability=np.where(learned.label, 0.9, 0.1), label=learned.label)
+    assert fit_calibration(held, users, by_heart) == fit_calibration(held, users)
 
 
 def test_the_first_row_after_a_moment_is_found_for_each_of_many_shoppers():

@@ -18,7 +18,7 @@ from intent_platform.errors import IntentError
 from intent_platform.log import get_logger
 from intent_platform.model.behaviour import ModelCard, load_model, save_model
 from intent_platform.model.blend import Blend
-from intent_platform.model.calibration import fit_calibration
+from intent_platform.model.calibration import Scored, fit_calibration
 from intent_platform.model.contest import Contenders, Evaluation, ask, evaluate, raw_probabilities, sample
 from intent_platform.model.examples import Examples, Part, make_examples
 from intent_platform.model.gate import Verdict, judge
@@ -39,6 +39,7 @@ from intent_platform.sequences import Split
 from intent_platform.settings import Settings
 
 MAX_FITTED = 5_000  # validation examples that the blend is fitted on
+MAX_CALIBRATED = 500_000  # training examples, the newest, that calibrations may use beside the validation days
 
 log = get_logger(__name__)
 
@@ -122,6 +123,8 @@ def _fit_rest(
     trees = fit_trees(material.train_features, train, material.validation_features, validation, settings)
     vectors = network.item_vectors(items, material.catalogue.text_vectors)
     raw = raw_probabilities(network, trees, logistic, material, vectors, validation)
+    newest = train.take(np.sort(np.argsort(-train.asked_at, kind="stable")[:MAX_CALIBRATED]))
+    learned = raw_probabilities(network, trees, logistic, material, vectors, newest)
     return Contenders(
         material=material,
         items=items,
@@ -129,7 +132,14 @@ def _fit_rest(
         network=network,
         trees=trees,
         logistic=logistic,
-        calibrations={name: fit_calibration(each, validation.will_buy, validation.user) for name, each in raw.items()},
+        calibrations={
+            name: fit_calibration(
+                Scored(probability=each, label=validation.will_buy),
+                validation.user,
+                Scored(probability=learned[name], label=newest.will_buy),
+            )
+            for name, each in raw.items()
+        },
         blend=_fit_blend(network, material, vectors, text, given, settings),
     )
 

@@ -32,6 +32,7 @@ from intent_platform.settings import Settings
 
 MAX_RANKED = 20_000  # test examples whose next item is ranked against the whole catalogue
 TIMED_SHOPPERS = 20
+EXAMPLES_PER_CHUNK = 100_000
 SLICE_METRICS = ("roc_auc", "pr_auc", "log_loss")  # all four only where everyone is judged
 
 
@@ -107,14 +108,19 @@ def raw_probabilities(
     vectors: np.ndarray,
     examples: Examples,
 ) -> dict[str, np.ndarray]:
-    """Uncalibrated, by purchase scorer."""
-    table = features(material.rows, examples.position, examples.asked_at)
-    states = network.states(material, vectors, examples.position)
-    return {
-        "network": network.purchase_probability(states, table),
-        "boosted_trees": predict_trees(trees, table),
-        "logistic_regression": logistic.predict(table),
-    }
+    """Uncalibrated, by purchase scorer; in chunks, as states are large."""
+    found: dict[str, list[np.ndarray]] = {}
+    for first in range(0, len(examples), EXAMPLES_PER_CHUNK):
+        some = examples.take(np.arange(first, min(first + EXAMPLES_PER_CHUNK, len(examples))))
+        table = features(material.rows, some.position, some.asked_at)
+        states = network.states(material, vectors, some.position)
+        for name, probability in (
+            ("network", network.purchase_probability(states, table)),
+            ("boosted_trees", predict_trees(trees, table)),
+            ("logistic_regression", logistic.predict(table)),
+        ):
+            found.setdefault(name, []).append(probability)
+    return {name: np.concatenate(each) for name, each in found.items()}
 
 
 def ask(
