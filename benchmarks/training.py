@@ -3,7 +3,7 @@
 The peer `plain_sasrec` is what a straightforward script does (Kang and McAuley 2018, "Self-attentive sequential
 recommendation"): sessions padded to 50, width 64, two blocks, one head, dropout 0.2, Adam, 128 sessions a batch, 256
 uniform negatives per session whose logits are raised by the log of the items they stand for. Its rate is 3e-3, as at
-the usual 1e-3 it learned more slowly on this log. Ours is train_network with a shop's first form and its usual settings.
+the usual 1e-3 it learned more slowly here. Ours is train_network with a shop's first form and its usual settings.
 
 Each side is a process of its own with the same threads and the environment of the product's training. They take turns
 of an epoch, always the one that has trained for less, until --minutes of training each. Between turns both rank the

@@ -33,12 +33,12 @@ LAST = FIRST + timedelta(days=DAYS - 1)
 SEARCH, SHOES = "新款运动鞋", "sports.shoes.trainers"
 
 
-def metric(settings, contender: str, name: str) -> float:
+def metric(settings, contender: str, name: str, which: str = "all") -> float:
     with db.connect(settings) as connection:
         statement = sa.text(
-            "SELECT value FROM registry.evaluation WHERE contender = :contender AND metric = :name AND slice = 'all'"
+            "SELECT value FROM registry.evaluation WHERE contender = :contender AND metric = :name AND slice = :which"
         )
-        return connection.execute(statement, {"contender": contender, "name": name}).scalar_one()
+        return connection.execute(statement, {"contender": contender, "name": name, "which": which}).scalar_one()
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,8 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(shop):
     # With few events the network may be no better than popularity, and then popularity ships (test_model_gate); the
     # floor here is guessing, which finds 20 of 600 items.
     assert metric(settings, "network", "recall_at_20") > 2 * 20 / 600
+    assert metric(settings, "network", "recall_at_20", "unseen_items") > 2 * 20 / 600
+    assert "next items that had no event in training" in page.read_text(encoding="utf-8")
     release, promotion = training.current_release(settings)
     assert promotion.release_id == report.release_id
     rows = sequences.read_history(Lake(settings.lake_root, settings.shop).snapshot(), LAST, settings)

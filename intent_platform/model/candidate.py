@@ -76,8 +76,18 @@ def make_candidate(given: TrainingInput, folder: Path, settings: Settings) -> Ve
     return verdict
 
 
-def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contenders, dict[Part, Examples]]:
-    """Everything that is learned, from the training and validation days; `folder` keeps checkpoints."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """What is known before anything is learned but the words of texts."""
+
+    items: pa.Table  # in the order of the catalogue
+    text: TextTower
+    material: Material
+    examples: dict[Part, Examples]
+
+
+def prepare(given: TrainingInput, folder: Path, settings: Settings) -> Prepared:
+    """Read events and items as the models do; a tuned encoder goes into `folder`."""
     items = given.items.sort_by("item_id")
     columns = (items[name].to_pylist() for name in ("title", "category", "brand"))
     texts = [item_text(*each) for each in zip(*columns, strict=True)]
@@ -93,9 +103,16 @@ def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contend
     events = read_events(rows, item, item_category, text)
     inputs = Inputs(rows=rows, events=events, catalogue=catalogue_of(items, text.vectors(texts)))
     material = make_material(inputs, examples["train"], examples["validation"])
-    logistic = fit_logistic(material.train_features, examples["train"])
+    return Prepared(items=items, text=text, material=material, examples=examples)
+
+
+def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contenders, dict[Part, Examples]]:
+    """Everything that is learned, from the training and validation days; `folder` keeps checkpoints."""
+    prepared = prepare(given, folder, settings)
+    material = prepared.material
+    logistic = fit_logistic(material.train_features, material.train)
     network = train_network(material, folder / "checkpoint", settings, logistic, _forms(given, settings))
-    return _fit_rest(material, items, text, network, logistic, given, settings), examples
+    return _fit_rest(prepared, network, logistic, given, settings), prepared.examples
 
 
 def _forms(given: TrainingInput, settings: Settings) -> Sequence[Form]:
@@ -110,15 +127,14 @@ def _forms(given: TrainingInput, settings: Settings) -> Sequence[Form]:
 
 
 def _fit_rest(
-    material: Material,
-    items: pa.Table,
-    text: TextTower,
+    prepared: Prepared,
     network: BehaviourNetwork,
     logistic: LogisticRegression,
     given: TrainingInput,
     settings: Settings,
 ) -> Contenders:
     """The trees, and what is fitted on top: calibrations and the blend."""
+    material, items, text = prepared.material, prepared.items, prepared.text
     train, validation = material.train, material.validation
     trees = fit_trees(material.train_features, train, material.validation_features, validation, settings)
     vectors = network.item_vectors(items, material.catalogue.text_vectors)
