@@ -19,9 +19,12 @@ from intent_platform.model.calibration import IDENTITY, Calibration, Scored, fit
 from intent_platform.model.examples import make_examples
 from intent_platform.model.features import FEATURES, RISING, features
 from intent_platform.model.inputs import Inputs, catalogue_of, last_events, pack, positions_of, read_events, tile
+from intent_platform.model.lexical import fit_lexical
 from intent_platform.model.metrics import purchase_metrics, ranking_metrics
 from intent_platform.model.opponents import fit_trees, neighbour_ranks
+from intent_platform.model.ranking import ranks
 from intent_platform.model.rows import Rows, micros
+from intent_platform.model.text import TextTower, find_encoder
 from intent_platform.model.train import Form, make_material, train_network
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
@@ -277,3 +280,43 @@ def test_a_canary_that_sings_is_heard_and_noise_is_not(release, monkeypatch):
     monkeypatch.setattr(audit, "planted", lambda *_: next(labels).astype(np.float32))
     (found,) = audit.find_canary(*known, SETTINGS)
     assert found.startswith("leak: a planted column of noise raises the trees' ROC-AUC by 0.")
+
+
+THINGS = ("ladle", "scarf", "drill", "novel", "teapot", "tent", "violin", "rake", "lamp", "puzzle")
+
+
+def test_an_item_without_an_event_in_training_is_found_by_its_text(tmp_path):
+    """Shoppers stay with one thing; of its eight colours the last two come into the shop on the test days."""
+    count, chance = 8 * len(THINGS), np.random.default_rng(1)
+    items = pa.table(
+        {
+            "item_id": [f"i{number:02}" for number in range(count)],
+            "title": [f"{thing} no. {number}" for thing in THINGS for number in range(8)],
+            "category": pa.nulls(count, pa.string()),
+            "price": pa.nulls(count, pa.float64()),
+        }
+    )
+    rows = many_histories(600, seed=4)
+    moment = rows["occurred_at"].to_numpy()
+    is_new = moment >= np.datetime64(SPLIT.test[0])
+    place = np.where(is_new, chance.integers(6, 8, len(moment)), chance.integers(0, 6, len(moment)))
+    item = 8 * chance.integers(0, len(THINGS), 600).repeat(20) + place
+    rows = rows.set_column(rows.schema.get_field_index("item_id"), "item_id", items["item_id"].take(pa.array(item)))
+    view = Rows.of(rows)
+    examples = make_examples(view, item, SPLIT, SETTINGS)
+    asked = examples["test"].next_item
+    test = examples["test"].take(np.flatnonzero((asked >= 0) & (asked % 8 >= 6)))
+    titles = items["title"].to_pylist()
+    text = TextTower(encoder=find_encoder(Settings(encoder="none")), lexical=fit_lexical(titles))
+    settings = replace(SETTINGS, home=tmp_path, max_epochs=3)
+    recall = {}
+    for name, vectors in (("text", text.vectors(titles)), ("none", np.zeros((count, text.dimensions), np.float32))):
+        events = read_events(view, item, np.full(count, -1), text)
+        inputs = Inputs(rows=view, events=events, catalogue=catalogue_of(items, vectors))
+        material = make_material(inputs, examples["train"], examples["validation"])
+        network = train_network(material, tmp_path / name, settings, forms=(Form(width=32, dropout=0.1),))
+        assert not set(network.known_items) & set(items["item_id"].take(pa.array(test.next_item)).to_pylist())
+        known = network.item_vectors(items, vectors)
+        found = ranks(network.user_vectors(network.states(material, known, test.position)), known, test.next_item)
+        recall[name] = ranking_metrics(found)["recall_at_20"](np.ones(len(test)))
+    assert recall["text"] > 2 * recall["none"] + 0.2
