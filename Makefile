@@ -12,7 +12,7 @@ export INTENT_BENCH_DATA ?= $(DATA)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-text bench-tuning bench-index bench-search bench-recommendations bench-nearline bench-refresh torture torture-swap fuzz-intake tensorboard clean
+.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-training bench-unseen bench-text bench-tuning bench-index bench-search bench-recommendations bench-nearline bench-refresh torture torture-swap fuzz-intake tensorboard clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -66,6 +66,12 @@ bench-search: $(STAMP) ## text search beside its parts, on real titles and on Ch
 bench-recommendations: $(STAMP) ## tomorrow's purchases among tonight's recommendations, beside the next-item head
 	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,demo,dev,bench]'
 	$(BIN)/python benchmarks/recommendations.py
+
+bench-training: $(STAMP) ## the packed trainer beside a plain padded SASRec on Diginetica; MINUTES= of training for each
+	$(BIN)/python benchmarks/training.py $(if $(MINUTES),--minutes $(MINUTES))
+
+bench-unseen: $(STAMP) ## items without an event in training, found with their texts and without
+	$(BIN)/python benchmarks/unseen.py
 
 bench-nearline: $(STAMP) ## events from the inbox to visible profiles, beside procrastinate and pgqueuer
 	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,demo,dev,bench]'

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from intent_platform.model.neighbours import Runs, SessionNeighbours, sequential
 from intent_platform.model.ranking import Asked, blend_ranks, fit_next_items
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder
-from intent_platform.model.train import make_material, train_network
+from intent_platform.model.train import Material, make_material, train_network
 from intent_platform.sequences.build import SEQUENCE_SCHEMA
 from intent_platform.settings import Settings
 
@@ -64,20 +65,41 @@ def metrics(rank: np.ndarray, task: Task) -> dict[str, float]:
     return {"hr_at_10": float(is_hit.mean()), "ndcg_at_10": float(gain.mean())}
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A task as the product reads it."""
+
+    items: pa.Table
+    encoder_dimensions: int
+    material: Material
+    test: Examples
+
+
+def prepare(task: Task, settings: Settings) -> Prepared:
+    text = TextTower(encoder=find_encoder(settings), lexical=fit_lexical(sorted(set(task.titles))))
+    items = _items(task.items)
+    catalogue = catalogue_of(items, text.vectors(task.titles))
+    rows = Rows.of(_sequences(task))
+    item = positions_of(catalogue.item_ids, rows)
+    events = read_events(rows, item, np.full(task.items, -1), text)
+    learned, validation, test = _examples(task, rows, item)
+    return Prepared(
+        items=items,
+        encoder_dimensions=text.encoder.dimensions,
+        material=make_material(Inputs(rows=rows, events=events, catalogue=catalogue), learned, validation),
+        test=test,
+    )
+
+
 class Contender:
     """The product's network and blend on a task."""
 
     def __init__(self, task: Task, settings: Settings, folder: Path) -> None:
-        text = TextTower(encoder=find_encoder(settings), lexical=fit_lexical(sorted(set(task.titles))))
-        self.items = _items(task.items)
-        self.encoder_dimensions = text.encoder.dimensions
-        catalogue = catalogue_of(self.items, text.vectors(task.titles))
-        rows = Rows.of(_sequences(task))
-        item = positions_of(catalogue.item_ids, rows)
-        events = read_events(rows, item, np.full(task.items, -1), text)
-        learned, validation, self.test = _examples(task, rows, item)
-        self.material = make_material(Inputs(rows=rows, events=events, catalogue=catalogue), learned, validation)
+        prepared = prepare(task, settings)
+        self.items, self.encoder_dimensions = prepared.items, prepared.encoder_dimensions
+        self.material, self.test = prepared.material, prepared.test
         self.network = train_network(self.material, folder, settings)
+        validation = self.material.validation
         chosen = np.random.default_rng(0).permutation(len(validation))[:MOST_FITTED]
         fitted = self.asked(validation.take(np.sort(chosen)), phase(task, 1))
         self.blend = fit_next_items(self.material, fitted, (date.min, date.max))

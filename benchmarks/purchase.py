@@ -11,6 +11,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -22,8 +24,9 @@ from result import write_result
 
 from intent_platform import daily, db, keys, sequences, training
 from intent_platform.lake import Lake
-from intent_platform.model.calibration import fit_calibration
-from intent_platform.model.candidate import fit
+from intent_platform.model.audit import find_foresight
+from intent_platform.model.calibration import Scored, fit_calibration
+from intent_platform.model.candidate import TrainingInput, fit
 from intent_platform.model.contest import evaluate, raw_probabilities
 from intent_platform.model.examples import Examples
 from intent_platform.model.inputs import Inputs, catalogue_of, category_codes, positions_of, read_events
@@ -42,7 +45,9 @@ FIRST_DAY = date(2026, 8, 1)
 KEYS = {"roc_auc": "auc", "pr_auc": "pr_auc", "log_loss": "log_loss", "calibration_error": "calibration_error"}
 
 
-def synthetic(users: int, days: int, epochs: int) -> None:
+@contextmanager
+def synthetic_shop(users: int, days: int, epochs: int) -> Iterator[tuple[Path, TrainingInput, Settings]]:
+    """The folder with the files and the truth of a shop that went through the door, and what a training reads of it."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)  # the embedded Postgres may run as another account
@@ -55,10 +60,10 @@ def synthetic(users: int, days: int, epochs: int) -> None:
         write_shop(folder / "shop", first_day=FIRST_DAY, days=days, users=users, seed=7)
         keys.create_missing_keys(settings)
         with db.serve(settings) as served:
-            _measure(served, folder, days, users, epochs)
+            yield folder, _through_the_door(served, folder, days), served
 
 
-def _measure(settings: Settings, folder: Path, days: int, users: int, epochs: int) -> None:
+def _through_the_door(settings: Settings, folder: Path, days: int) -> TrainingInput:
     db.migrate(settings)
     last = FIRST_DAY + timedelta(days=days - 1)
     daily.load_catalogue(settings, source="native_catalogue", path=str(folder / "shop" / "catalogue.csv"))
@@ -67,7 +72,16 @@ def _measure(settings: Settings, folder: Path, days: int, users: int, epochs: in
     daily.build_sequences(last, settings)
     snapshot = Lake(settings.lake_root, settings.shop).snapshot()
     split = sequences.split_by_time([FIRST_DAY + timedelta(days=each) for each in range(days)], settings.horizon_hours)
-    given = training.training_input(snapshot, split, last, settings)
+    return training.training_input(snapshot, split, last, settings)
+
+
+def synthetic(users: int, days: int, epochs: int) -> None:
+    with synthetic_shop(users, days, epochs) as shop:
+        _measure(*shop, f"python benchmarks/purchase.py synthetic --users {users} --days {days} --epochs {epochs}")
+
+
+def _measure(folder: Path, given: TrainingInput, settings: Settings, command: str) -> None:
+    split = given.split
     began = time.monotonic()
     contenders, examples = fit(given, folder / "candidate", settings)
     trained = time.monotonic() - began
@@ -98,8 +112,11 @@ def _measure(settings: Settings, folder: Path, days: int, users: int, epochs: in
         {"posterior": figures["posterior"], "boosted_trees": figures["boosted_trees"],
          "logistic": figures["logistic_regression"]},
         sorted((folder / "shop" / "events").iterdir()),
-        f"python benchmarks/purchase.py synthetic --users {users} --days {days} --epochs {epochs}",
+        command,
     )  # fmt: skip
+    told = {name: find_foresight(each, posterior[known], label, user, settings) for name, each in probability.items()}
+    if any(told.values()):
+        sys.exit("\n".join(f"{name}: {each}" for name, found in told.items() for each in found))
 
 
 def _posterior(truth: Path, days: tuple[date, ...], event_ids: pa.Array) -> np.ndarray:
@@ -157,7 +174,8 @@ def _cross_validate(table: pa.Table, items: pa.Table, path: Path, folder: Path, 
             ("boosted_trees", "boosted_trees"),
             ("logistic", "logistic_regression"),
         ):
-            curve = fit_calibration(raw["held"][peer], validation.will_buy, validation.user)
+            held_out = Scored(probability=raw["held"][peer], label=validation.will_buy)
+            curve = fit_calibration(held_out, validation.user)
             predicted[name][asked] = curve.apply(raw["asked"][peer])
     label, user = prefixes.will_buy[is_asked], prefixes.user[is_asked]
     metrics = {name: purchase_metrics(each[is_asked], label) for name, each in predicted.items()}

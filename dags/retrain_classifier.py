@@ -7,6 +7,7 @@ otherwise its one task is skipped within seconds. By form at any time.
 evaluate beside simple opponents and the champion → gate → model, index, promotion. A candidate that loses is kept with
 its figures and the reason, and the champion stays. With `INTENT_REQUIRE_APPROVAL=1` a person is asked before the
 promotion: the run waits under *Required Actions* and shows the reasons and the figures; either answer is written down.
+Where the evaluation report lies, a candidate's that was refused too, is the task's XCom `report` and stands in its log.
 
 **What it gives**: the asset `intent_model`, keyed by the newest clean day it knew, when another model serves.
 `refresh_profiles` follows.
@@ -64,11 +65,14 @@ def retrain_classifier():
     outlets = [] if REQUIRE_APPROVAL else [INTENT_MODEL]
 
     @task(pool="gpu", outlets=outlets)
-    def retrain(day: str, *, params, outlet_events) -> str:
+    def retrain(day: str, *, params, outlet_events, ti) -> str:
         from intent_platform import training  # torch and faiss stay out of DAG parsing
         from intent_platform.settings import Settings
 
         report = training.retrain(date.fromisoformat(day), Settings.from_env(), is_forced=params["is_forced"])
+        if report.report:
+            ti.xcom_push(key="report", value=report.report)
+            print(f"The evaluation is in {report.report}.")
         if report.is_promoted:
             outlet_events[INTENT_MODEL].add_partitions(day)
         elif not report.awaits_approval:

@@ -12,7 +12,7 @@ from airflow.sdk.execution_time import task_runner
 from received import DAY, an_event, dump, write_file
 from typer.testing import CliRunner
 
-from intent_platform import cli, daily
+from intent_platform import cli, daily, training
 from intent_platform.errors import DatabaseUnavailable
 from intent_platform.keys import create_missing_keys
 from intent_platform.lake import Lake
@@ -163,3 +163,14 @@ def _after_first_try(monkeypatch, mend):
             mend()
 
     monkeypatch.setattr(daily, "validate_events", mended_afterwards)
+
+
+def test_a_refused_candidate_leaves_word_of_its_evaluation(dags, shop, monkeypatch):  # noqa: ARG001
+    refused = training.TrainingReport(
+        day=DAY, is_promoted=False, reason="Behind the champion.", report="reports/evaluation.html"
+    )
+    monkeypatch.setattr(training, "retrain", lambda *_, **__: refused)
+    ran = dags["retrain_classifier"].test(logical_date=None, run_conf={"day": str(DAY)})
+    (task,) = ran.get_task_instances()
+    assert str(task.state) == "skipped"
+    assert task.xcom_pull(task_ids="retrain", key="report") == "reports/evaluation.html"

@@ -15,13 +15,16 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from intent_platform.model import audit
 from intent_platform.model.audit import find_leaks
 from intent_platform.model.behaviour import predict_trees
-from intent_platform.model.calibration import fit_calibration
+from intent_platform.model.calibration import IDENTITY, Calibration, Scored, fit_calibration
 from intent_platform.model.examples import make_examples
 from intent_platform.model.features import FEATURES, RISING, features
 from intent_platform.model.inputs import Inputs, catalogue_of, last_events, pack, positions_of, read_events, tile
+from intent_platform.model.lexical import fit_lexical
 from intent_platform.model.metrics import purchase_metrics, ranking_metrics
 from intent_platform.model.opponents import fit_trees, neighbour_ranks
+from intent_platform.model.ranking import ranks
 from intent_platform.model.rows import Rows, micros
+from intent_platform.model.text import TextTower, find_encoder
 from intent_platform.model.train import Form, make_material, train_network
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
@@ -190,19 +193,38 @@ def test_metrics_agree_with_their_definitions():
     assert ranking_metrics(np.array([1, 20, 21]))["mrr_at_20"](np.ones(3)) == pytest.approx(1.05 / 3)
 
 
+def overconfident(count: int, seed: int) -> Scored:
+    """Twelve examples of each user, who all buy or none does; the log-odds said of them are too far from 0."""
+    chance = np.random.default_rng(seed)
+    truth = chance.beta(1, 5, count // 12).repeat(12)
+    label = (chance.random(count // 12) < truth[::12]).repeat(12)
+    log_odds = 2 * np.log(truth / (1 - truth)) + chance.normal(0, 0.2, count)
+    return Scored(probability=1 / (1 + np.exp(-log_odds)), label=label)
+
+
+def calibration_error(calibration: Calibration, scored: Scored) -> float:
+    metrics = purchase_metrics(calibration.apply(scored.probability), scored.label)
+    return metrics["calibration_error"](np.ones(len(scored.label)))
+
+
 def test_calibration_rises_and_repairs_overconfidence():
-    chance = np.random.default_rng(2)
-    truth = chance.beta(1, 5, 4_000)
-    label = chance.random(4_000) < truth
-    raw = 1 / (1 + np.exp(-3 * np.log(truth / (1 - truth))))
-    fitted = fit_calibration(raw, label, np.arange(4_000) // 4)
+    held, later = overconfident(12_000, 2), overconfident(240_000, 3)
+    fitted = fit_calibration(held, np.arange(12_000) // 12)
     assert fitted.method in ("platt", "isotonic")
-    error = purchase_metrics(fitted.apply(raw), label)["calibration_error"](np.ones(4_000))
-    assert error < 0.02 < purchase_metrics(raw, label)["calibration_error"](np.ones(4_000))
+    assert calibration_error(fitted, later) < 0.5 * calibration_error(IDENTITY, later)
     line = fitted.apply(np.linspace(0.001, 0.999, 200))
     assert (np.diff(line) >= 0).all()
     assert line.min() > 0
     assert line.max() < 1
+
+
+def test_calibration_uses_what_was_learned_from_unless_it_was_learned_by_heart():
+    held, learned, later = overconfident(2_400, 4), overconfident(120_000, 5), overconfident(240_000, 6)
+    users = np.arange(2_400) // 12
+    alone, together = (calibration_error(fit_calibration(held, users, each), later) for each in (None, learned))
+    assert together < alone
+    by_heart = Scored(probability=np.where(learned.label, 0.9, 0.1), label=learned.label)
+    assert fit_calibration(held, users, by_heart) == fit_calibration(held, users)
 
 
 def test_the_first_row_after_a_moment_is_found_for_each_of_many_shoppers():
@@ -258,3 +280,43 @@ def test_a_canary_that_sings_is_heard_and_noise_is_not(release, monkeypatch):
     monkeypatch.setattr(audit, "planted", lambda *_: next(labels).astype(np.float32))
     (found,) = audit.find_canary(*known, SETTINGS)
     assert found.startswith("leak: a planted column of noise raises the trees' ROC-AUC by 0.")
+
+
+THINGS = ("ladle", "scarf", "drill", "novel", "teapot", "tent", "violin", "rake", "lamp", "puzzle")
+
+
+def test_an_item_without_an_event_in_training_is_found_by_its_text(tmp_path):
+    """Shoppers stay with one thing; of its eight colours the last two come into the shop on the test days."""
+    count, chance = 8 * len(THINGS), np.random.default_rng(1)
+    items = pa.table(
+        {
+            "item_id": [f"i{number:02}" for number in range(count)],
+            "title": [f"{thing} no. {number}" for thing in THINGS for number in range(8)],
+            "category": pa.nulls(count, pa.string()),
+            "price": pa.nulls(count, pa.float64()),
+        }
+    )
+    rows = many_histories(600, seed=4)
+    moment = rows["occurred_at"].to_numpy()
+    is_new = moment >= np.datetime64(SPLIT.test[0])
+    place = np.where(is_new, chance.integers(6, 8, len(moment)), chance.integers(0, 6, len(moment)))
+    item = 8 * chance.integers(0, len(THINGS), 600).repeat(20) + place
+    rows = rows.set_column(rows.schema.get_field_index("item_id"), "item_id", items["item_id"].take(pa.array(item)))
+    view = Rows.of(rows)
+    examples = make_examples(view, item, SPLIT, SETTINGS)
+    asked = examples["test"].next_item
+    test = examples["test"].take(np.flatnonzero((asked >= 0) & (asked % 8 >= 6)))
+    titles = items["title"].to_pylist()
+    text = TextTower(encoder=find_encoder(Settings(encoder="none")), lexical=fit_lexical(titles))
+    settings = replace(SETTINGS, home=tmp_path, max_epochs=3)
+    recall = {}
+    for name, vectors in (("text", text.vectors(titles)), ("none", np.zeros((count, text.dimensions), np.float32))):
+        events = read_events(view, item, np.full(count, -1), text)
+        inputs = Inputs(rows=view, events=events, catalogue=catalogue_of(items, vectors))
+        material = make_material(inputs, examples["train"], examples["validation"])
+        network = train_network(material, tmp_path / name, settings, forms=(Form(width=32, dropout=0.1),))
+        assert not set(network.known_items) & set(items["item_id"].take(pa.array(test.next_item)).to_pylist())
+        known = network.item_vectors(items, vectors)
+        found = ranks(network.user_vectors(network.states(material, known, test.position)), known, test.next_item)
+        recall[name] = ranking_metrics(found)["recall_at_20"](np.ones(len(test)))
+    assert recall["text"] > 2 * recall["none"] + 0.2

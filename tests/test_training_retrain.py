@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
@@ -17,8 +18,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from intent_platform import daily, db, keys, sequences, training
 from intent_platform.lake import Lake
+from intent_platform.model.audit import find_foresight
 from intent_platform.model.behaviour import load_model
-from intent_platform.model.inputs import KnownItems
+from intent_platform.model.examples import Examples, make_examples
+from intent_platform.model.inputs import KnownItems, category_codes, positions_of
 from intent_platform.model.rows import Rows
 from intent_platform.scoring import score
 from intent_platform.synthetic.contract import COLUMNS as NATIVE_COLUMNS
@@ -30,12 +33,12 @@ LAST = FIRST + timedelta(days=DAYS - 1)
 SEARCH, SHOES = "新款运动鞋", "sports.shoes.trainers"
 
 
-def metric(settings, contender: str, name: str) -> float:
+def metric(settings, contender: str, name: str, which: str = "all") -> float:
     with db.connect(settings) as connection:
         statement = sa.text(
-            "SELECT value FROM registry.evaluation WHERE contender = :contender AND metric = :name AND slice = 'all'"
+            "SELECT value FROM registry.evaluation WHERE contender = :contender AND metric = :name AND slice = :which"
         )
-        return connection.execute(statement, {"contender": contender, "name": name}).scalar_one()
+        return connection.execute(statement, {"contender": contender, "name": name, "which": which}).scalar_one()
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,8 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(shop):
     # With few events the network may be no better than popularity, and then popularity ships (test_model_gate); the
     # floor here is guessing, which finds 20 of 600 items.
     assert metric(settings, "network", "recall_at_20") > 2 * 20 / 600
+    assert metric(settings, "network", "recall_at_20", "unseen_items") > 2 * 20 / 600
+    assert "next items that had no event in training" in page.read_text(encoding="utf-8")
     release, promotion = training.current_release(settings)
     assert promotion.release_id == report.release_id
     rows = sequences.read_history(Lake(settings.lake_root, settings.shop).snapshot(), LAST, settings)
@@ -85,6 +90,15 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(shop):
     again = training.retrain(LAST, settings)
     assert (again.is_promoted, "training is due every" in again.reason) == (False, True)
     assert training.rebuild_index(settings).is_new is False
+
+
+def test_no_model_is_above_the_posterior_unless_it_saw_the_label(shop):
+    settings, report, out = shop
+    test, probability, posterior = asked_on_the_test_days(settings, report.model_digest, out)
+    assert find_foresight(probability, posterior, test.will_buy, test.user, settings) == []
+    told = np.where(test.will_buy, probability + (1 - probability) / 4, probability)
+    (found,) = find_foresight(told, posterior, test.will_buy, test.user, settings)
+    assert found.startswith("leak: ROC-AUC is above the posterior's by 0.")
 
 
 @pytest.mark.timeout(400)
@@ -125,6 +139,26 @@ def test_what_was_bought_after_a_search_is_likelier_after_the_next_training_and_
         bins = dict(map(tuple, connection.execute(sa.text(calibration))))
     assert {"all", "day_end", "returning"} <= slices
     assert bins == {"network": 30, "boosted_trees": 30, "logistic_regression": 30, "champion": 15}
+
+
+def asked_on_the_test_days(settings, digest: str, out) -> tuple[Examples, np.ndarray, np.ndarray]:
+    """Examples right after an event, what the model says of each, and what the shop's maker knows."""
+    lake = Lake(settings.lake_root, settings.shop)
+    days = [FIRST + timedelta(days=number) for number in range(DAYS)]
+    split = sequences.split_by_time(days, settings.horizon_hours)
+    model, items = load_model(lake.path(""), digest, settings), lake.snapshot().read("items").sort_by("item_id")
+    rows = Rows.of(training.training_input(lake.snapshot(), split, LAST, settings).rows)
+    item = positions_of(items["item_id"].combine_chunks(), rows)
+    test = make_examples(rows, item, split, settings)["test"]
+    test = test.take(np.flatnonzero(~test.is_day_end))
+    vectors = model.item_vectors(items, model.text.vectors(model.item_texts(items)))
+    known = KnownItems(vectors=vectors, category=category_codes(items["category"].to_pylist()))
+    hidden = model.hidden(rows, test.position, item, known)
+    truth = pa.concat_tables([pq.read_table(out / "truth" / f"{each}.parquet") for each in split.test])
+    ids = rows.table["event_id"].combine_chunks().take(pa.array(test.position))
+    place = pc.index_in(ids.cast(pa.large_string()), value_set=truth["event_id"].combine_chunks())
+    posterior = truth["posterior"].combine_chunks().take(place).to_numpy(zero_copy_only=False)
+    return test, model.intent(rows, test.position, test.asked_at, hidden), posterior
 
 
 def tensorboard_tags(settings, kind: str, part: str = "") -> set[str]:

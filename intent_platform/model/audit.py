@@ -2,6 +2,8 @@
 
 And nothing may be learned from a planted column of noise, the canary: if something is, the examples give away more than
 their features, by their order or by what they share.
+
+On the synthetic shop there is a third question: nobody who sees the events alone can be better than its posterior.
 """
 
 import numpy as np
@@ -52,6 +54,20 @@ def find_canary(
     if low <= CANARY_MARGIN:
         return []
     return [f"leak: a planted column of noise raises the trees' ROC-AUC by {gain:.4f} (95 % {low:.4f} … {high:.4f})."]
+
+
+def find_foresight(
+    probability: np.ndarray, posterior: np.ndarray, label: np.ndarray, users: np.ndarray, settings: Settings
+) -> list[str]:
+    """A sentence if buyers are ranked better than by the synthetic shop's posterior, beyond the bootstrap interval.
+
+    posterior: float64 (E,), the best that anyone can know who sees the events so far; what is above it saw more.
+    """
+    by = [purchase_metrics(each, label)["roc_auc"] for each in (probability, posterior)]
+    gain, low, high = difference(by[0], by[1], users, settings.seed)
+    if low <= 0:
+        return []
+    return [f"leak: ROC-AUC is above the posterior's by {gain:.4f} (95 % {low:.4f} … {high:.4f})."]
 
 
 def planted(count: int, chance: np.random.Generator) -> np.ndarray:

@@ -1,10 +1,12 @@
-"""Scores to probabilities that can be believed: fitted on validation days, stored as two lists of numbers."""
+"""Scores to probabilities that can be believed: fitted mainly on validation days, stored as two lists of numbers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 FLOOR = 1e-6  # probabilities stay inside (0, 1), so a log-loss is finite
+MOST_BINS, LEAST_PER_BIN = 40, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +30,50 @@ class Calibration:
 IDENTITY = Calibration(method="none", raw=[], calibrated=[])
 
 
-def fit_calibration(probability: np.ndarray, label: np.ndarray, group: np.ndarray) -> Calibration:
-    """The method with the least log-loss on held-out groups (users), refitted on all; needs both labels."""
-    if label.min() == label.max():
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored:
+    """Raw probabilities of some examples, and what came of each."""
+
+    probability: np.ndarray  # float64 (E,)
+    label: np.ndarray  # bool (E,)
+
+    def __add__(self, other: "Scored") -> "Scored":
+        return Scored(
+            probability=np.concatenate([self.probability, other.probability]),
+            label=np.concatenate([self.label, other.label]),
+        )
+
+    def take(self, which: np.ndarray) -> "Scored":
+        return Scored(probability=self.probability[which], label=self.label[which])
+
+    @property
+    def has_both(self) -> bool:
+        return bool(self.label.any() and not self.label.all())
+
+
+def fit_calibration(held: Scored, group: np.ndarray, learned: Scored | None = None) -> Calibration:
+    """The curve with the least log-loss on groups (users) of `held` that it was not fitted on, refitted on all.
+
+    learned: scores of examples that the model was trained on. Two validation days tell little of a curve, as the labels
+    of one user hang together; many training days tell more, unless the model knows its training examples by heart. So
+    each method is fitted with and without them.
+    """
+    halves = [held.take(group % 2 == 0), held.take(group % 2 == 1)]
+    if not all(each.has_both for each in halves):
         return IDENTITY
-    is_held_out = group % 2 == 1
-    losses = {}
-    for name, fit in _METHODS.items():
-        losses[name] = 0.0
-        for held in (is_held_out, ~is_held_out):
-            if label[~held].min(initial=1) == label[~held].max(initial=0):
-                return IDENTITY
-            losses[name] += log_loss(fit(probability[~held], label[~held]).apply(probability[held]), label[held]).sum()
-    return _METHODS[min(losses, key=losses.__getitem__)](probability, label)
+    sources: list[Callable[[Scored], Scored]] = [lambda some: some]
+    if learned is not None:
+        sources.append(lambda some: some + learned)
+    losses = {
+        (method, source): sum(
+            log_loss(fit(source(some)).apply(other.probability), other.label).sum()
+            for some, other in (halves, halves[::-1])
+        )
+        for method, fit in _METHODS.items()
+        for source in sources
+    }
+    method, source = min(losses, key=losses.__getitem__)
+    return _METHODS[method](source(held))
 
 
 def log_loss(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -49,31 +82,37 @@ def log_loss(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
     return -np.where(label, np.log(probability), np.log1p(-probability))
 
 
-def _none(probability: np.ndarray, label: np.ndarray) -> Calibration:  # noqa: ARG001
+def _none(scored: Scored) -> Calibration:  # noqa: ARG001
     return IDENTITY
 
 
-def _platt(probability: np.ndarray, label: np.ndarray) -> Calibration:
+def _platt(scored: Scored) -> Calibration:
     """Platt (1999): a logistic curve over the logit; a slope below 0 would turn the order round and is cut at 0.05."""
     from sklearn.linear_model import LogisticRegression
 
-    fitted = LogisticRegression(C=1e6).fit(_logit(probability)[:, None], label)
+    fitted = LogisticRegression(C=1e6).fit(_logit(scored.probability)[:, None], scored.label)
     return Calibration(
         method="platt", raw=[], calibrated=[max(float(fitted.coef_[0, 0]), 0.05), float(fitted.intercept_[0])]
     )
 
 
-def _isotonic(probability: np.ndarray, label: np.ndarray) -> Calibration:
-    """Zadrozny and Elkan (2002): the rising step curve of least squared error."""
+def _isotonic(scored: Scored) -> Calibration:
+    """Zadrozny and Elkan (2002), through the means of bins of equal size: steps of single examples are noise."""
     from sklearn.isotonic import IsotonicRegression
 
-    fitted = IsotonicRegression(out_of_bounds="clip").fit(probability, label)
-    # Steps of 0 or 1 claim certainty that a few hundred examples do not give.
-    edge = 1.0 / (len(label) + 2)
+    bins = int(np.clip(len(scored.label) // LEAST_PER_BIN, 2, MOST_BINS))
+    parts = np.array_split(np.argsort(scored.probability, kind="stable"), bins)
+    raw, weight = (np.array([each(part) for part in parts]) for each in (lambda p: scored.probability[p].mean(), len))
+    # Half a buyer more and half a non-buyer more: no bin claims a certainty that its examples do not give.
+    share = np.array([(scored.label[part].sum() + 0.5) / (len(part) + 1) for part in parts])
+    rising = IsotonicRegression().fit(raw, share, sample_weight=weight).predict(raw)
+    # Beyond the outer bins' means the log-odds go on as they were, so that the likeliest buyers keep their order.
+    ends = np.array([scored.probability.min(), scored.probability.max()])
+    outer = _sigmoid(_logit(rising[[0, -1]]) + _logit(ends) - _logit(raw[[0, -1]]))
     return Calibration(
         method="isotonic",
-        raw=[float(x) for x in fitted.X_thresholds_],
-        calibrated=[float(np.clip(y, edge, 1 - edge)) for y in fitted.y_thresholds_],
+        raw=[float(ends[0]), *raw.tolist(), float(ends[1])],
+        calibrated=[float(outer[0]), *rising.tolist(), float(outer[1])],
     )
 
 

@@ -18,7 +18,7 @@ from intent_platform.errors import IntentError
 from intent_platform.log import get_logger
 from intent_platform.model.behaviour import ModelCard, load_model, save_model
 from intent_platform.model.blend import Blend
-from intent_platform.model.calibration import fit_calibration
+from intent_platform.model.calibration import Scored, fit_calibration
 from intent_platform.model.contest import Contenders, Evaluation, ask, evaluate, raw_probabilities, sample
 from intent_platform.model.examples import Examples, Part, make_examples
 from intent_platform.model.gate import Verdict, judge
@@ -39,6 +39,7 @@ from intent_platform.sequences import Split
 from intent_platform.settings import Settings
 
 MAX_FITTED = 5_000  # validation examples that the blend is fitted on
+MAX_CALIBRATED = 500_000  # training examples, the newest, that calibrations may use beside the validation days
 
 log = get_logger(__name__)
 
@@ -75,8 +76,18 @@ def make_candidate(given: TrainingInput, folder: Path, settings: Settings) -> Ve
     return verdict
 
 
-def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contenders, dict[Part, Examples]]:
-    """Everything that is learned, from the training and validation days; `folder` keeps checkpoints."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """What is known before anything is learned but the words of texts."""
+
+    items: pa.Table  # in the order of the catalogue
+    text: TextTower
+    material: Material
+    examples: dict[Part, Examples]
+
+
+def prepare(given: TrainingInput, folder: Path, settings: Settings) -> Prepared:
+    """Read events and items as the models do; a tuned encoder goes into `folder`."""
     items = given.items.sort_by("item_id")
     columns = (items[name].to_pylist() for name in ("title", "category", "brand"))
     texts = [item_text(*each) for each in zip(*columns, strict=True)]
@@ -92,9 +103,16 @@ def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contend
     events = read_events(rows, item, item_category, text)
     inputs = Inputs(rows=rows, events=events, catalogue=catalogue_of(items, text.vectors(texts)))
     material = make_material(inputs, examples["train"], examples["validation"])
-    logistic = fit_logistic(material.train_features, examples["train"])
+    return Prepared(items=items, text=text, material=material, examples=examples)
+
+
+def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contenders, dict[Part, Examples]]:
+    """Everything that is learned, from the training and validation days; `folder` keeps checkpoints."""
+    prepared = prepare(given, folder, settings)
+    material = prepared.material
+    logistic = fit_logistic(material.train_features, material.train)
     network = train_network(material, folder / "checkpoint", settings, logistic, _forms(given, settings))
-    return _fit_rest(material, items, text, network, logistic, given, settings), examples
+    return _fit_rest(prepared, network, logistic, given, settings), prepared.examples
 
 
 def _forms(given: TrainingInput, settings: Settings) -> Sequence[Form]:
@@ -109,19 +127,20 @@ def _forms(given: TrainingInput, settings: Settings) -> Sequence[Form]:
 
 
 def _fit_rest(
-    material: Material,
-    items: pa.Table,
-    text: TextTower,
+    prepared: Prepared,
     network: BehaviourNetwork,
     logistic: LogisticRegression,
     given: TrainingInput,
     settings: Settings,
 ) -> Contenders:
     """The trees, and what is fitted on top: calibrations and the blend."""
+    material, items, text = prepared.material, prepared.items, prepared.text
     train, validation = material.train, material.validation
     trees = fit_trees(material.train_features, train, material.validation_features, validation, settings)
     vectors = network.item_vectors(items, material.catalogue.text_vectors)
     raw = raw_probabilities(network, trees, logistic, material, vectors, validation)
+    newest = train.take(np.sort(np.argsort(-train.asked_at, kind="stable")[:MAX_CALIBRATED]))
+    learned = raw_probabilities(network, trees, logistic, material, vectors, newest)
     return Contenders(
         material=material,
         items=items,
@@ -129,7 +148,14 @@ def _fit_rest(
         network=network,
         trees=trees,
         logistic=logistic,
-        calibrations={name: fit_calibration(each, validation.will_buy, validation.user) for name, each in raw.items()},
+        calibrations={
+            name: fit_calibration(
+                Scored(probability=each, label=validation.will_buy),
+                validation.user,
+                Scored(probability=learned[name], label=newest.will_buy),
+            )
+            for name, each in raw.items()
+        },
         blend=_fit_blend(network, material, vectors, text, given, settings),
     )
 

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 import lightgbm
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from intent_platform.errors import NotEnoughData
 from intent_platform.model.audit import find_canary, find_leaks
@@ -32,6 +33,8 @@ from intent_platform.settings import Settings
 
 MAX_RANKED = 20_000  # test examples whose next item is ranked against the whole catalogue
 TIMED_SHOPPERS = 20
+EXAMPLES_PER_CHUNK = 100_000
+UNSEEN_ITEMS = "unseen_items"  # the slice of next items that had no event in training
 SLICE_METRICS = ("roc_auc", "pr_auc", "log_loss")  # all four only where everyone is judged
 
 
@@ -77,9 +80,12 @@ def evaluate(
     fields = {name: _purchase_field(probability, test, mask) for name, mask in slices.items() if _has_both(test, mask)}
     if "all" not in fields:
         raise NotEnoughData(f"Of {len(test):,} test examples all buy or none does: nothing can be told apart.")
+    place = _places(contenders, ranked, asked, asked_champion)
+    is_unseen = np.isin(ranked.next_item, _seen_items(contenders), invert=True)
     contest = Contest(
         purchase=fields["all"],
-        items=_item_field(contenders, ranked, asked, asked_champion),
+        items=_item_field(place, ranked, np.ones(len(ranked), bool)),
+        unseen_items=_item_field(place, ranked, is_unseen),
         slices={name: each for name, each in fields.items() if name != "all"},
         champion_note=asked_champion.note,
         leaks=(*find_leaks(material.rows, test, settings), *find_canary(*_known(material), settings)),
@@ -107,14 +113,19 @@ def raw_probabilities(
     vectors: np.ndarray,
     examples: Examples,
 ) -> dict[str, np.ndarray]:
-    """Uncalibrated, by purchase scorer."""
-    table = features(material.rows, examples.position, examples.asked_at)
-    states = network.states(material, vectors, examples.position)
-    return {
-        "network": network.purchase_probability(states, table),
-        "boosted_trees": predict_trees(trees, table),
-        "logistic_regression": logistic.predict(table),
-    }
+    """Uncalibrated, by purchase scorer; in chunks, as states are large."""
+    found: dict[str, list[np.ndarray]] = {}
+    for first in range(0, len(examples), EXAMPLES_PER_CHUNK):
+        some = examples.take(np.arange(first, min(first + EXAMPLES_PER_CHUNK, len(examples))))
+        table = features(material.rows, some.position, some.asked_at)
+        states = network.states(material, vectors, some.position)
+        for name, probability in (
+            ("network", network.purchase_probability(states, table)),
+            ("boosted_trees", predict_trees(trees, table)),
+            ("logistic_regression", logistic.predict(table)),
+        ):
+            found.setdefault(name, []).append(probability)
+    return {name: np.concatenate(each) for name, each in found.items()}
 
 
 def ask(
@@ -172,7 +183,8 @@ def _purchase_field(probability: dict[str, np.ndarray], test: Examples, mask: np
     )
 
 
-def _item_field(contenders: Contenders, ranked: Examples, asked: Asked, champion: Champion) -> Field:
+def _places(contenders: Contenders, ranked: Examples, asked: Asked, champion: Champion) -> dict[str, np.ndarray]:
+    """int64 (ranked,) from 1, by contender: where each next item is ranked."""
     material = contenders.material
     items = len(asked.vectors)
     popularity = popular_items(material.rows, material.events.item, asked.known_until, items)
@@ -185,7 +197,17 @@ def _item_field(contenders: Contenders, ranked: Examples, asked: Asked, champion
         place["blend"] = blend_ranks(contenders.blend, material, asked)
     if champion.rank is not None:
         place[CHAMPION] = champion.rank
-    return Field(metrics={name: ranking_metrics(each) for name, each in place.items()}, users=ranked.user)
+    return place
+
+
+def _seen_items(contenders: Contenders) -> np.ndarray:
+    """Positions of the items that the network knows by their ids."""
+    known = pa.array(contenders.network.known_items, pa.string())
+    return pc.index_in(known, value_set=contenders.material.catalogue.item_ids.cast(pa.string())).to_numpy()
+
+
+def _item_field(place: dict[str, np.ndarray], ranked: Examples, mask: np.ndarray) -> Field:
+    return Field(metrics={name: ranking_metrics(each[mask]) for name, each in place.items()}, users=ranked.user[mask])
 
 
 def _figures(contest: Contest, settings: Settings) -> list[Figure]:
@@ -195,9 +217,10 @@ def _figures(contest: Contest, settings: Settings) -> list[Figure]:
             is_whole = name in ("all", "day_end")
             kept = {key: each for key, each in metrics.items() if is_whole or key in SLICE_METRICS}
             found += figures(contender, name, kept, field.users, settings.seed)
-    if len(contest.items):
-        for contender, metrics in contest.items.metrics.items():
-            found += figures(contender, "all", metrics, contest.items.users, settings.seed)
+    for name, ranked in (("all", contest.items), (UNSEEN_ITEMS, contest.unseen_items)):
+        if ranked is not None and len(ranked):
+            for contender, metrics in ranked.metrics.items():
+                found += figures(contender, name, metrics, ranked.users, settings.seed)
     return found
 
 

@@ -184,9 +184,15 @@ class BehaviourNetwork(nn.Module):
         return self.feature_mean.device
 
     def forward(
-        self, events: EventInputs, packed: Packed, item_vectors_ND: Tensor, place: np.ndarray | None = None
+        self,
+        events: EventInputs,
+        packed: Packed,
+        item_vectors_ND: Tensor,
+        place: np.ndarray | None = None,
+        *,
+        is_purchase_read: bool = True,
     ) -> Tensor:
-        """State (P, S) after each packed row.
+        """State (P, S) after each packed row; (P, I) where the purchase half is not read.
 
         item_vectors_ND: by position in the catalogue; or of a few items only, and `place` then says for each position
         of the catalogue in which row they stand.
@@ -202,7 +208,7 @@ class BehaviourNetwork(nn.Module):
         meant_PD = item_PD + query_PD
         attended_PD = self._attend(read_PH, meant_PD, given.batch_sizes)
         of_items_PI = self.dropout(torch.cat([read_PH, attended_PD, meant_PD], dim=1))
-        return torch.cat([of_items_PI, self.purchase(given)], dim=1)
+        return torch.cat([of_items_PI, self.purchase(given)], dim=1) if is_purchase_read else of_items_PI
 
     def _attend(self, read_PH: Tensor, meant_PD: Tensor, batch_sizes: Tensor) -> Tensor:
         """(P, D): each row's mix of what its own and the earlier events meant. Causal, so padding behind is unseen."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from intent_platform.model.contest import Evaluation
+from intent_platform.model.contest import UNSEEN_ITEMS, Evaluation
 from intent_platform.model.gate import CONSTANT, Verdict
 from intent_platform.model.metrics import Figure, reliability
 from intent_platform.sequences import Split
@@ -21,7 +21,11 @@ METRICS = {
     "recall_at_20": "recall@20",
     "mrr_at_20": "MRR@20",
 }
-SLICES = {"all": "right after each event", "day_end": "at midnight, as the daily refresh asks"}
+SLICES = {
+    "all": "right after each event",
+    "day_end": "at midnight, as the daily refresh asks",
+    UNSEEN_ITEMS: "next items that had no event in training",
+}
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:right}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ FINAL_RATE = 2e-5
 WEIGHT_DECAY = {"buys": 1e-2, "next_item": 1e-3}
 ID_DROPOUT = 0.15  # share of items that must do without their id in a step
 PATIENCE_EPOCHS = 3
+MOST_VALIDATED = 10_000
+"""Next items of validation that are judged after each epoch, against every item: on Diginetica all of them took
+nearly as long as the epoch itself. The same ones each time, so that epochs are compared on equal terms."""
 
 HALVES = ("buys", "next_item")
 """The network's two halves share no weight, and each is kept from the epoch at which its validation loss, so named, was
@@ -54,6 +57,9 @@ class Form:
 FORMS = (Form(width=128, dropout=0.25), Form(width=64, dropout=0.5))
 """Tried at a shop's first training; later ones keep the champion's. On Diginetica the first wins; on Amazon Beauty,
 with a quarter of the events, it learns by heart from epoch 3 on, and the second wins."""
+
+AfterEpoch = Callable[[BehaviourNetwork], None]
+"""Looks at the network after each epoch; what it draws at random must come from a generator of its own."""
 
 log = get_logger(__name__)
 
@@ -100,6 +106,7 @@ def train_network(
     settings: Settings,
     start: LogisticRegression | None = None,
     forms: Sequence[Form] = FORMS,
+    after_epoch: AfterEpoch | None = None,
 ) -> BehaviourNetwork:
     """The form with the least next-item loss on validation; each half from its best epoch.
 
@@ -114,6 +121,7 @@ def train_network(
             start,
             form,
             HALVES if place == 0 else ("next_item",),
+            after_epoch,
         )
         for place, form in enumerate(forms)
     ]
@@ -131,6 +139,7 @@ def _train(
     start: LogisticRegression | None,
     form: Form,
     halves: Sequence[str],
+    after_epoch: AfterEpoch | None = None,
 ) -> tuple[BehaviourNetwork, Progress]:
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
@@ -155,6 +164,8 @@ def _train(
         log.info("epoch_trained", width=form.width, epoch=progress.epoch, **facts)
         _keep_best(network, losses, progress, folder)
         _save_checkpoint(network, optimizer, progress, folder)
+        if after_epoch is not None:
+            after_epoch(network)
     writer.close()
     best = {name: each for half in HALVES for name, each in load_file(folder / f"best-{half}.safetensors").items()}
     network.load_state_dict(best)
@@ -179,17 +190,25 @@ def validation_losses(
     """Mean losses per kind on the validation examples; 0 for a half that is not asked."""
     network.eval()
     windows = _windows(material.rows, material.validation, settings)
+    data = (_with_few_targets(material.validation, settings), material.validation_features)
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
     with torch.inference_mode():
         inputs = network.tower_inputs(material.catalogue)
         items = ItemVectors(vectors=network.tower(*inputs), category=inputs[2])
         for batch in batches(windows, ROWS_PER_BATCH):
-            data = (material.validation, material.validation_features)
             for name, (loss, count) in _losses(network, material, pack(batch), items, *data, halves).items():
                 sums[name] = sums.get(name, 0.0) + float(loss) * count
                 weights[name] = weights.get(name, 0) + count
     return _with_total({name: sums[name] / max(weights[name], 1) for name in sums})
+
+
+def _with_few_targets(examples: Examples, settings: Settings) -> Examples:
+    """The same examples, all but MOST_VALIDATED without their next item."""
+    known = np.random.default_rng(settings.seed).permutation(np.flatnonzero(examples.next_item >= 0))
+    next_item = np.full_like(examples.next_item, -1)
+    next_item[known[:MOST_VALIDATED]] = examples.next_item[known[:MOST_VALIDATED]]
+    return replace(examples, next_item=next_item)
 
 
 def _with_total(losses: dict[str, float]) -> dict[str, float]:
@@ -330,12 +349,14 @@ def _losses(
     halves: Sequence[str],
 ) -> dict[str, tuple[Tensor, int]]:
     """Each loss with the number of examples it is the mean of."""
-    state = network(material.events, packed, items.vectors, items.place)
+    # A log without purchases says nothing about them.
+    has_buys = "buys" in halves and bool(examples.will_buy.any())
+    state = network(material.events, packed, items.vectors, items.place, is_purchase_read=has_buys)
     read_out = np.flatnonzero(packed.is_read_out)
     which, of = _examples_at(examples, packed.row[read_out])
     place = read_out[of]
     losses: dict[str, tuple[Tensor, int]] = {}
-    if "buys" in halves and len(which) and examples.will_buy.any():  # a log without purchases says nothing about them
+    if has_buys and len(which):
         logits = network.buy_logits(state[_on(network, place)], network.scaled(table[which]))
         losses["buys"] = (buy_loss(logits, _on(network, examples.will_buy[which])), len(which))
     has_next = examples.next_item[which] >= 0

@@ -1,9 +1,9 @@
-"""Runs ../0010_item_index.sql."""
+"""Runs ../0011_item_index.sql."""
 
 from intent_platform.db.migrations import run_sql_beside
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 
 
 def upgrade() -> None:
