@@ -2,8 +2,9 @@
 
 Vectors and questions are the product's: its network is trained on the public log, items are its item vectors, questions
 its shoppers' vectors at the ends of the test's prefixes. 100,000 and 1,000,000 items are made from Diginetica's, each
-between an item and one of its ten nearest. `build_nearest` is what `intent index` calls; it is adjusted on one half of
-the questions, everything is measured on the other. All contenders take turns in each round, with the same threads.
+between an item and one of its ten nearest. `build_nearest` is what `intent index` calls, here with codes at any size (by
+itself it scans up to 20,000 items exactly); it is adjusted on one half of the questions, everything is measured on the
+other. All contenders take turns in each round; a batch is shared by all threads, one question has one.
 
 Prints tables; writes var/bench/index.json (100,000 items; other catalogues under a prefix) and
 var/bench/recall-latency.svg.
@@ -26,7 +27,7 @@ from next_item import Contender, phase
 from next_item_data import LOADERS, Task
 from result import FOLDER, peak_mib, write_result
 
-from intent_platform.index.nearest import RECALL_AT, Asked, Nearest, build_nearest
+from intent_platform.index.nearest import RECALL_AT, SHARED_FROM, WANTED_RECALL, Asked, Nearest, build_nearest
 from intent_platform.settings import Settings
 
 QUESTIONS = 4_000
@@ -83,17 +84,20 @@ def made(shop: Shop, items: int, name: str) -> Shop:
 
 
 def flat(shop: Shop) -> Contestant:
+    """Asked through the product's own class, so that it has as many threads as the product."""
     began = time.perf_counter()
     index = faiss.IndexFlatIP(shop.vectors.shape[1])
     index.add(shop.vectors)
-    return Contestant(search=lambda questions: index.search(questions, RECALL_AT)[1], build_s=_since(began))
+    build_s = _since(began)
+    nearest = Nearest(kind="flat", faiss=index, vectors=shop.vectors, threads=Settings().threads)
+    return Contestant(search=lambda questions: nearest.search(questions, RECALL_AT)[1], build_s=build_s)
 
 
 def product(shop: Shop) -> tuple[Contestant, Nearest]:
+    """With codes at any size; the build asks half of the questions, several times, to adjust itself."""
     began = time.perf_counter()
-    index, _ = build_nearest(shop.vectors, shop.questions[:0], Settings(flat_index_max_items=0))
-    build_s = _since(began)  # without asking: the time for questions depends on how many there are
     index, _ = build_nearest(shop.vectors, shop.questions, Settings(flat_index_max_items=0))
+    build_s = _since(began)
     return Contestant(search=lambda questions: index.search(questions, RECALL_AT)[1], build_s=build_s), index
 
 
@@ -108,11 +112,14 @@ def hnsw(shop: Shop) -> tuple[Contestant, hnswlib.Index]:
     asked = Asked.of(shop.vectors, shop.questions[::2])
     for ef in EF:
         index.set_ef(ef)
-        if asked.recall(index.knn_query(asked.questions, RECALL_AT)[0].astype(np.int64)) >= 0.99:
+        if asked.recall(ask_hnsw(index, asked.questions)) >= WANTED_RECALL:
             break
-    return Contestant(
-        search=lambda questions: index.knn_query(questions, RECALL_AT)[0].astype(np.int64), build_s=build_s
-    ), index
+    return Contestant(search=lambda questions: ask_hnsw(index, questions), build_s=build_s), index
+
+
+def ask_hnsw(index: hnswlib.Index, questions: np.ndarray) -> np.ndarray:
+    threads = Settings().threads if len(questions) >= SHARED_FROM else 1
+    return index.knn_query(questions, RECALL_AT, num_threads=threads)[0].astype(np.int64)
 
 
 def measure(shop: Shop, contestants: dict[str, Contestant], rounds: int) -> dict[str, dict[str, float]]:
@@ -140,7 +147,7 @@ def measure(shop: Shop, contestants: dict[str, Contestant], rounds: int) -> dict
 
 
 def table(shop: Shop, figures: dict[str, dict[str, float]], kind: str) -> None:
-    print(f"{shop.name}: {len(shop.vectors):,} × {shop.vectors.shape[1]}, the product chose {kind}")
+    print(f"{shop.name}: {len(shop.vectors):,} × {shop.vectors.shape[1]}, the product with codes: {kind}")
     base = figures["flat"]
     for name, each in figures.items():
         print(
@@ -157,7 +164,7 @@ def plot(shop: Shop, index: Nearest, other: hnswlib.Index, path: Path) -> None:
 
     asked = shop.asked
     lists = faiss.downcast_index(index.faiss.base_index)
-    stored = index.faiss.k_factor, getattr(lists, "nprobe", 1)
+    stored = index.faiss.k_factor, lists.nprobe
     figure, axes = plt.subplots(figsize=(7, 4))
     for times in (2, 3, 4, 8):
         points = []
@@ -169,7 +176,7 @@ def plot(shop: Shop, index: Nearest, other: hnswlib.Index, path: Path) -> None:
     points = []
     for ef in EF:
         other.set_ef(ef)
-        points.append(_point(asked, lambda questions: other.knn_query(questions, RECALL_AT)[0].astype(np.int64)))
+        points.append(_point(asked, lambda questions: ask_hnsw(other, questions)))
     axes.plot(*zip(*points, strict=True), marker="x", color="black", label="hnswlib, M 16")
     axes.axvline(0.99, color="grey", linewidth=0.5)
     axes.set(
@@ -219,7 +226,7 @@ def main() -> None:
         figures |= {f"{prefix}{key}": value for key, value in found["product"].items()}
         for name in peers.keys() & found.keys():
             peers[name] |= {f"{prefix}{key}": value for key, value in found[name].items()}
-        if shop.name == "made_100k":
+        if shop.name == "made_100k" and index.kind == "lists":
             plot(shop, index, other, FOLDER / "recall-latency.svg")
     figures["peak_mib"] = peak_mib()
     files = [path for task in tasks.values() for path in task.files]

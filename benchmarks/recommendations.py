@@ -32,13 +32,12 @@ from intent_platform.index.release import Release
 from intent_platform.lake import Lake
 from intent_platform.model.rows import Rows
 from intent_platform.paths import resource_folder
-from intent_platform.profiles import Stamp, upsert, write_items
+from intent_platform.profiles import ProfileRows, Stamp, upsert, write_items
 from intent_platform.scoring import score
 from intent_platform.sequences import read_history
 from intent_platform.settings import Settings
 
 SHOWN = 20
-USERS_PER_CHUNK = 20_000
 
 Lists = dict[str, list[int]]
 """user_id → positions of items in the index, best first."""
@@ -122,8 +121,8 @@ def a_million_rows(settings: Settings, histories: pa.Table, at: datetime, users:
     assert found is not None
     release, promotion = found
     items = Lake(settings.lake_root, settings.shop).snapshot().read("items")
-    sold_out = pa.array(np.arange(items.num_rows) % 3 > 0)
-    items = items.set_column(items.column_names.index("is_available"), "is_available", sold_out)
+    is_available = pa.array(np.arange(items.num_rows) % 3 > 0)
+    items = items.set_column(items.column_names.index("is_available"), "is_available", is_available)
     updated = pa.array([at] * items.num_rows, items.schema.field("updated_at").type)
     items = items.set_column(items.column_names.index("updated_at"), "updated_at", updated)
     stamp = Stamp(
@@ -134,13 +133,14 @@ def a_million_rows(settings: Settings, histories: pa.Table, at: datetime, users:
         connection.execute(sa.text("TRUNCATE profiles.user_profile CASCADE"))
         write_items(connection, items, settings.shop)
     release = release.with_catalogue(items)
-    began, seconds, peaks = time.perf_counter(), 0.0, []
+    began, seconds, scored, peaks = time.perf_counter(), 0.0, 0, []
     for part in told_again(histories, users):
         started = time.perf_counter()
         scores = score(release, part, valid_at=at, settings=settings)
         seconds += time.perf_counter() - started
+        scored += scores.profiles.num_rows
         with db.connect(settings) as connection:
-            upsert(connection, scores.profiles, scores.interests, scores.recommendations, stamp)
+            upsert(connection, ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp))
         peaks.append(peak_mib())
     check = (resource_folder("sql") / "checks" / "recommended_items_can_be_bought.sql").read_text(encoding="utf-8")
     with db.connect(settings) as connection:
@@ -150,7 +150,7 @@ def a_million_rows(settings: Settings, histories: pa.Table, at: datetime, users:
     return {
         "rows": rows,
         "rows_not_available": wrong,
-        "users_per_s": users / seconds,
+        "users_per_s": scored / seconds,
         "peak_mib_first": peaks[0],
         "peak_mib_last": peaks[-1],
     }

@@ -1,11 +1,11 @@
 """make bench-search: text search of the product beside its parts, on real titles and on Chinese ones.
 
-office: queries are made from titles of the Amazon Office catalogue: words dropped, put in another order, misspelt (one
-letter left out, changed, doubled or swapped in a third of the words), or all of it. A hit is the title's own item among
+office: queries are made from titles of the Amazon Office catalogue: words dropped, and what is left put in another order,
+misspelt (one letter left out, changed, doubled or swapped in a third of the words), or both. A hit is the title's own item among
 the first ten. chinese: the searches of the synthetic shop in Chinese; since many items answer such a query, a hit is
 each of the first ten that is of the category that is looked for.
 
-Contenders: hybrid (what `intent search` ranks by), encoder alone, word TF-IDF and letter TF-IDF alone. Prints tables;
+Contenders: hybrid (`relevance`, which `intent search` adds price, categories and interests to), encoder alone, word TF-IDF and letter TF-IDF alone. Prints tables;
 writes var/bench/search.json.
 """
 
@@ -40,7 +40,7 @@ from intent_platform.synthetic.catalogue import LANGUAGES, QUERY_FORMS, make_cat
 from intent_platform.synthetic.words import MODIFIER_WORDS
 
 FIRST = 10
-WORST = {"dropped": "d", "dropped_reordered": "do", "dropped_misspelt": "dm", "dropped_misspelt_reordered": "dmo"}
+SPOILT = {"dropped": "d", "dropped_reordered": "do", "dropped_misspelt": "dm", "dropped_misspelt_reordered": "dmo"}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 Scorer = Callable[[list[str]], np.ndarray]
@@ -118,10 +118,11 @@ def office(folder: Path, count: int, temporary: Path) -> dict[str, dict[str, flo
     titles = release.index.title
     chance = np.random.default_rng(3)
     found: dict[str, dict[str, float]] = {}
-    for kind, how in WORST.items():
+    contenders = scorers(release)
+    for kind, how in SPOILT.items():
         wanted = chance.integers(0, len(titles), count)
         queries = [spoilt(str(titles[each]), how, chance) for each in wanted]
-        for name, scorer in scorers(release).items():
+        for name, scorer in contenders.items():
             found.setdefault(name, {})[f"hit_at_10_{kind}"] = own_item_found(scorer(queries), wanted)
     for each in found.values():
         each["hit_at_10"] = float(np.mean(list(each.values())))

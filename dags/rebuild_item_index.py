@@ -4,7 +4,8 @@
 file if wanted.
 
 **What it does**: item vectors → FAISS index → recall measured against exact search → a release of the same model with
-the new index → promotion. An index below `INTENT_MIN_INDEX_RECALL` is refused and the one before stays.
+the new index → promotion. An index below the floors of the policy file (`[index]` of
+`INTENT_POLICY`) is refused and the one before stays.
 
 **What it gives**: the asset `item_index`, keyed by the newest clean day, when the index is another one;
 `refresh_profiles` follows. Skipped while no release serves: the first refresh makes one, with today's items.

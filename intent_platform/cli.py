@@ -160,7 +160,7 @@ def profile(
 @app.command()
 def search(
     query: Annotated[str, typer.Argument(help='Words in any language, a price too: "wireless mouse under 30".')],
-    k: Annotated[int, typer.Option(help="How many items.")] = 10,
+    k: Annotated[int, typer.Option(min=1, help="How many items.")] = 10,
     user: Annotated[str | None, typer.Option(help="Whose interests count too: a user_id, or the raw id.")] = None,
 ) -> None:
     """Find items by text."""

@@ -22,6 +22,7 @@ from intent_platform.index.registry import (
     add_decision,
     add_evaluation,
     add_model,
+    current_model,
     current_promotion,
     current_release,
     ensure_release,
@@ -105,13 +106,13 @@ def retrain(day: date, settings: Settings, *, is_forced: bool = False, now: date
 def rebuild_index(settings: Settings, *, now: datetime | None = None) -> IndexReport:
     """Index today's catalogue with the current model and promote the result; new items live by their text."""
     now = now or utc_now()
-    found = current_release(settings)
+    found = current_model(settings)
     if found is None:
         raise NotEnoughData(
             "No release serves yet, so there is no model to index with: run `intent day` or `intent train`."
         )
-    release, before = found
-    manifest = publish_index(settings, release.model, None, now=now, before=release.index)
+    model, index_before, before = found
+    manifest = publish_index(settings, model, None, now=now, before=index_before)
     promotion = promote(
         settings, manifest.release_id, reason="New item index", decided_by="rebuild_index", clock=now, after=before
     )

@@ -49,7 +49,7 @@ def test_recent_attention_and_purchases_count_more(settings):
 
 
 def test_whether_and_when_buyers_return_is_learned_by_category(settings):
-    pans, shoes, audio = purchases(30, 9, 25, 15, 3), purchases(30, 0, 20), purchases(3, 5, 12, 2)
+    pans, shoes, audio = purchases(30, 9, 25, 15, 12), purchases(30, 0, 20), purchases(3, 5, 12, 2)
     publish(settings, days=days_of(pa.concat_tables([*pans, *shoes, *audio])))
     found = read(settings)
     assert found.return_days["home.kitchen"] == 10.0  # the first return, 25 → 15 days ago
@@ -61,6 +61,12 @@ def test_whether_and_when_buyers_return_is_learned_by_category(settings):
 def test_a_few_purchases_prove_nothing(settings):
     publish(settings, days=days_of(pa.concat_tables(purchases(5, 9, 25, 15))))
     assert read(settings).return_days_of(pa.chunked_array([["home.kitchen"]])).tolist() == [float("inf")]
+
+
+def test_one_shopper_is_not_twenty(settings):
+    one = [history(*((24 * day, "purchase", item) for day in (12, 2)), user_id="u1_a") for item in range(9, 13)]
+    publish(settings, days=days_of(pa.concat_tables(one * 6)))
+    assert read(settings).return_days_otherwise == float("inf")
 
 
 def test_two_purchases_on_one_day_are_one(settings):

@@ -6,6 +6,7 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from model_release import blend_release
 from model_shop import catalogue, many_histories
 
@@ -73,10 +74,20 @@ def test_items_within_the_price_range_come_first(release):
     answer = search(release, "running shoes under 10.50", 3)
     assert [hit.fits_price for hit in answer.hits] == [True, False, False]
     assert "2 of them lie outside the price range" in answer.notes[-1]
+    dollars = search(release, "running shoes under 10.50 usd", 1)
+    assert [hit.fits_price for hit in dollars.hits] == [True]
+    assert "Prices are in EUR, not USD" in dollars.notes[0]
+    assert search(release, "under 11", 2).notes == ["The query says no more than a price; these items are popular."]
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_less_than_one_item_cannot_be_asked_for(release, k):
+    with pytest.raises(ValueError, match="ask for 1 item or more"):
+        search(release, "shoes", k)
 
 
 def test_a_named_category_and_the_shoppers_interests_lift_an_item(release):
-    assert found(release, "headphones kitchen", 4)[0] in {"i05", "i07"}
+    assert {"i10", "i11", "i12"} <= set(found(release, "headphones kitchen", 6))  # no letter of theirs is asked for
     assert set(found(release, "audio", 4)) == {"i05", "i06", "i07", "i08"}
     assert found(release, "black steel")[0] == "i07"
     assert found(release, "black steel", interests={"home.kitchen": 0.9})[0] == "i09"
@@ -142,7 +153,8 @@ def test_an_index_of_a_network_is_measured_on_shoppers_and_on_searches(tmp_path)
     build_index(release.model, catalogue(), demand, SETTINGS, tmp_path / "measured")
     digest = parts.publish_part(str(tmp_path / "lake"), "index", tmp_path / "measured")
     index = load_index(str(tmp_path / "lake"), digest, replace(SETTINGS, home=tmp_path))
-    assert (index.passport.questions, index.passport.dimensions) == (43, release.model.network.shape.width)
+    assert (index.passport.questions, index.passport.text_questions) == (20, 1)  # the other half adjusted it
+    assert index.passport.dimensions == release.model.network.shape.width
     assert index.passport.least_recall == 1.0
     assert index.vectors.shape != index.text_vectors.shape
 
@@ -212,8 +224,37 @@ def test_codes_are_learned_again_when_they_find_too_little_or_the_catalogue_grew
     assert drifted.recall_at_20 >= WANTED_RECALL - 0.01
 
 
-def test_few_or_equal_vectors_make_an_index():
-    same = np.ones((1_500, 32), np.float32)
-    index, measured = build_nearest(same, NOBODY, LARGE)
-    assert measured.recall_at_20 == 1.0
-    assert index.search(same[:1], 5)[0].tolist() == [[32.0] * 5]
+@pytest.mark.parametrize("items", [1, 2, 15, 1_500])
+def test_few_or_equal_vectors_make_an_index(items):
+    same = np.ones((items, 32), np.float32)
+    index, _ = build_nearest(same, NOBODY, replace(LARGE, flat_index_max_items=0))
+    assert index.search(same[:1], 5)[0].tolist() == [[32.0] * min(items, 5)]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99, 1.0])
+def test_items_without_text_do_not_spoil_what_is_measured(share):
+    vectors = clustered(6_000)
+    vectors[: int(share * 6_000)] = 0.0
+    index, measured = build_nearest(vectors, vectors[:50], LARGE)
+    assert measured.recall_at_20 >= WANTED_RECALL - 0.01
+    assert (measured.questions, len(index)) == (0, 6_000)
+
+
+def test_vectors_of_an_odd_width_are_scanned_exactly():
+    index, _ = build_nearest(clustered(6_000)[:, :31].copy(), np.zeros((0, 31), np.float32), LARGE)
+    assert index.kind == "flat"
+
+
+def test_a_paged_index_lends_no_codes(tmp_path):
+    built, _ = build_nearest(clustered(6_000), NOBODY, LARGE)
+    built.save(tmp_path / "index.faiss")
+    before = Nearest.load(tmp_path / "index.faiss", built.kind, memory_mib=0, threads=1)
+    after, measured = build_nearest(clustered(6_000, seed=9), NOBODY, LARGE, before)
+    assert (measured.is_trained, len(after)) == (True, 6_000)
+
+
+def test_asking_leaves_the_threads_of_others_alone():
+    index, _ = build_nearest(clustered(500), NOBODY, SETTINGS)
+    torch.set_num_threads(2)
+    index.search(clustered(1), 5)
+    assert torch.get_num_threads() == 2

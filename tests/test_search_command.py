@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from intent_platform import cli, db, training
 from intent_platform.index.registry import current_release
 from intent_platform.keys import create_missing_keys
-from intent_platform.profiles import Stamp, upsert
+from intent_platform.profiles import ProfileRows, Stamp, upsert
 from intent_platform.scoring import score
 
 
@@ -30,7 +30,7 @@ def shop(settings, monkeypatch):
         horizon_hours=24,
     )  # fmt: skip
     with db.connect(settings) as connection:
-        upsert(connection, scores.profiles, scores.interests, scores.recommendations, stamp)
+        upsert(connection, ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp))
     return settings
 
 

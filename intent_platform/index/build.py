@@ -62,7 +62,7 @@ def build_index(
     text_vectors = model.text.vectors(texts)
     vectors = model.item_vectors(items, text_vectors)
     _check_vectors(items, vectors)
-    asked_texts = model.text.vectors([text for text in demand.queries if text])
+    asked_texts = model.text.vectors(demand.queries)
     asked = _user_vectors(model, items, vectors, demand.histories) if model.network is not None else asked_texts
     began = time.perf_counter()
     by_vector, measured = build_nearest(vectors, asked, settings, before.by_vector if before else None)
@@ -79,7 +79,8 @@ def build_index(
         recall_at_20=round(measured.recall_at_20, 6),
         text_recall_at_20=round(measured_text.recall_at_20, 6),
         score_error=float(f"{max(measured.score_error, measured_text.score_error):.2g}"),
-        questions=len(asked) + len(asked_texts) * (by_text is not by_vector),
+        questions=measured.questions,
+        text_questions=measured_text.questions,
         orphans=pc.sum(items["is_stub"]).as_py(),
         catalogue_until=_iso(pc.max(items["updated_at"]).as_py()),
         demand_until=_iso(demand.until),

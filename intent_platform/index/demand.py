@@ -23,13 +23,13 @@ WEIGHTS = {"view": 1.0, "click": 1.0, "add_to_cart": 4.0, "purchase": 8.0, "rati
 """What an event says about an item's demand; kinds that are not listed say nothing."""
 
 RETURNING_RATIO = 0.05
-"""Items are bought again when at least so many of their buyers bought the same item on a later day."""
+"""Items are bought again when at least so many of those a shopper bought were bought again on a later day."""
 
 ENOUGH_BUYERS = 20
-"""Of a category with fewer, all of the shop's buyers tell whether they return."""
+"""Of a category with fewer shoppers who bought, all of the shop's tell whether they return."""
 
 FIRST_TO_RETURN = 0.25
-"""An item is due when so many of those who return have returned."""
+"""An item is due when so many of the first returns have come."""
 
 SAMPLED = 2_000
 """Shoppers, and searches, that an index is adjusted to and measured on."""
@@ -86,17 +86,23 @@ def _popularity(events: ibis.Table, end: date) -> dict[str, float]:
 
 
 def _return_days(engine: Backend, snapshot: Snapshot, days: list[str]) -> dict[str, Any]:
-    """Fields of Demand: how long after a purchase the first of those who buy the same item again do so."""
+    """Fields of Demand: after how many days those who buy an item again begin to."""
     events = snapshot.scan(engine, "clean", days)
     items = snapshot.scan(engine, "items").select("item_id", "category")
     bought = events.filter(events.event_type == "purchase", events.item_id.notnull())
     bought = bought.select("user_id", "item_id", day=bought.occurred_at.date()).distinct().left_join(items, "item_id")
     in_order = ibis.window(group_by=["user_id", "item_id"], order_by="day")
     bought = bought.mutate(gap=bought.day.lead().over(in_order).delta(bought.day, unit="day"))
-    of_buyers = bought.group_by("category", "user_id", "item_id").aggregate(gap=bought.gap.min())
-    facts = {"buyers": ibis._.count(), "returned": ibis._.gap.count(), "days": ibis._.gap.quantile(FIRST_TO_RETURN)}
-    by_category = of_buyers.group_by("category").aggregate(**facts).order_by("category").to_pyarrow().to_pylist()
-    of_shop = _days_until_return(of_buyers.aggregate(**facts).to_pyarrow().to_pylist()[0], np.inf)
+    first = bought.day == bought.day.min().over(ibis.window(group_by=["user_id", "item_id"]))
+    of_items = bought.mutate(is_first=first).filter(ibis._.is_first).select("category", "user_id", "item_id", "gap")
+    facts = {
+        "buyers": ibis._.user_id.nunique(),
+        "bought": ibis._.count(),
+        "returned": ibis._.gap.count(),
+        "days": ibis._.gap.quantile(FIRST_TO_RETURN),
+    }
+    by_category = of_items.group_by("category").aggregate(**facts).order_by("category").to_pyarrow().to_pylist()
+    of_shop = _days_until_return(of_items.aggregate(**facts).to_pyarrow().to_pylist()[0], np.inf)
     named = {row["category"]: row for row in by_category if row["category"] is not None}
     own = {name: _days_until_return(row, of_shop) for name, row in named.items()}
     return {"return_days": own, "return_days_otherwise": of_shop}
@@ -105,7 +111,7 @@ def _return_days(engine: Backend, snapshot: Snapshot, days: list[str]) -> dict[s
 def _days_until_return(facts: Mapping[str, Any], otherwise: float) -> float:
     if facts["buyers"] < ENOUGH_BUYERS:
         return otherwise
-    return float(facts["days"]) if facts["returned"] >= RETURNING_RATIO * facts["buyers"] else np.inf
+    return float(facts["days"]) if facts["returned"] >= RETURNING_RATIO * facts["bought"] else np.inf
 
 
 def _queries(events: ibis.Table) -> list[str]:

@@ -34,10 +34,11 @@ class Passport:
     text_kind: Kind
     items: int
     dimensions: int
-    recall_at_20: float  # of questions as shoppers' vectors ask them
-    text_recall_at_20: float  # of questions as searches ask them
+    recall_at_20: float  # of what shoppers' vectors ask, without a network of what searches ask
+    text_recall_at_20: float  # of what the texts of searches ask
     score_error: float  # the larger of both; a score is an exact dot product but for rounding
-    questions: int  # shoppers and searches that it was measured on, 0: neither was there yet
+    questions: int  # shoppers that the first was measured on; 0: mixtures of items stood in for them
+    text_questions: int  # searches that the second was measured on, likewise
     orphans: int  # items that events name and no catalogue
     catalogue_until: str | None  # newest change among the items, ISO 8601
     demand_until: str | None  # newest day that popularity counts
@@ -55,7 +56,7 @@ class ItemIndex:
     passport: Passport
     items: pa.Table  # ITEM_COLUMNS
     popularity: np.ndarray  # float32 (N,): decayed attention, 0 for what nobody touched
-    return_days: np.ndarray  # float32 (N,): after which the first of its buyers buy it again; inf: few do
+    return_days: np.ndarray  # float32 (N,): from which on buyers buy it again; inf: few do
     neighbours: np.ndarray  # int32 (N, NEIGHBOURS): most alike by text, −1 where there are fewer
     by_vector: Nearest  # the model's item vectors
     by_text: Nearest  # text vectors; the same where no network scores
@@ -97,6 +98,10 @@ class ItemIndex:
     def price(self) -> np.ndarray:
         """float64 (N,); NaN: none."""
         return self.items["price"].to_numpy()
+
+    @cached_property
+    def currencies(self) -> list[str]:
+        return sorted(set(self.items["currency"].to_pylist()) - {None})
 
     @cached_property
     def title(self) -> np.ndarray:

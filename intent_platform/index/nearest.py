@@ -2,14 +2,14 @@
 
 Above the flat kind, short codes are scanned (4 bits for two dimensions: product quantisation, Jégou et al. 2011, with
 the fast scan of André et al. 2017) and the best of them are ranked again by their exact vectors, so that every score is
-an exact dot product. docs/item-index.md has the measurements that the rule comes from.
+an exact dot product. docs/lab-book.md has the measurements that the rule comes from.
 
 N items, D dimensions, Q questions.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,58 +35,74 @@ POINTS_PER_LIST = 64
 """At most so many vectors per list teach the lists where they lie; more take longer and change nothing measurable."""
 
 
+FEWEST_CODED = 1_000
+"""Below it an exact scan costs nothing, and codes have too little to learn from."""
+
 SHARED_FROM = 64
 """Questions from which threads share the work; for fewer they would wait for each other longer than they work."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Nearest:
-    """An index that answers. A file of more than INTENT_INDEX_MEMORY_MIB stays on disk and is paged in."""
+    """An index that answers. A FAISS file of more than INTENT_INDEX_MEMORY_MIB stays on disk and is paged in."""
 
     kind: Kind
     faiss: Any
+    vectors: np.ndarray  # float32 (N, D)
     threads: int
+    is_paged: bool = False
 
     def __len__(self) -> int:
-        return self.faiss.ntotal
+        return len(self.vectors)
 
     @property
     def dimensions(self) -> int:
-        return self.faiss.d
-
-    @cached_property
-    def vectors(self) -> np.ndarray:
-        """float32 (N, D), the memory that FAISS itself reads."""
-        import faiss
-
-        exact: Any = self.faiss if self.kind == "flat" else faiss.downcast_index(self.faiss.refine_index)
-        view = faiss.rev_swig_ptr(exact.get_xb(), len(self) * self.dimensions).reshape(len(self), self.dimensions)
-        return np.require(view, requirements="A")  # in a mapped file it may lie between two words
+        return self.vectors.shape[1]
 
     def search(self, questions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and positions (Q, min(k, N)), best first; position −1 where fewer were found."""
         if questions.ndim != 2 or questions.shape[1] != self.dimensions:
             raise ValueError(f"The questions are of shape {questions.shape}; this index takes (Q, {self.dimensions}).")
-        import faiss
-
-        faiss.omp_set_num_threads(self.threads if len(questions) >= SHARED_FROM else 1)
-        return self.faiss.search(np.ascontiguousarray(questions, np.float32), min(k, len(self)))
+        with _threads(self.threads if len(questions) >= SHARED_FROM else 1):
+            return self.faiss.search(np.ascontiguousarray(questions, np.float32), min(k, len(self)))
 
     def save(self, path: Path) -> None:
+        """Write the index, and beside it, where codes are ranked again, the vectors, to be mapped into memory."""
         import faiss
 
         faiss.write_index(self.faiss, str(path))
+        if self.kind != "flat":
+            np.save(path.with_suffix(".npy"), self.vectors)
 
     @classmethod
     def load(cls, path: Path, kind: Kind, *, memory_mib: int, threads: int) -> "Nearest":
         """IndexInvalid when FAISS cannot read the file."""
         import faiss
 
-        flags = faiss.IO_FLAG_MMAP_IFC if path.stat().st_size > memory_mib << 20 else 0
+        is_paged = path.stat().st_size > memory_mib << 20
         try:
-            return cls(kind=kind, faiss=faiss.read_index(str(path), flags), threads=threads)
+            index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if is_paged else 0)
         except RuntimeError as error:
             raise IndexInvalid(f"{path} is not a whole FAISS index; build it again with `intent index`.") from error
+        if kind == "flat":
+            view = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
+            vectors = np.require(view, requirements="A")  # in a mapped file it may lie between two words
+        else:
+            vectors = np.load(path.with_suffix(".npy"), mmap_mode="c")  # writable in memory only, as torch wants it
+        return cls(kind=kind, faiss=index, vectors=vectors, threads=threads, is_paged=is_paged)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """What FAISS may take; torch lives on the same OpenMP and gets its number back."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +111,7 @@ class Measured:
 
     recall_at_20: float
     score_error: float  # the largest difference of an answer's score from its exact dot product
+    questions: int  # real ones that this was measured on; 0: mixtures of items stood in for them
     is_trained: bool  # False: it lives on codes and lists of the index before
 
 
@@ -103,26 +120,25 @@ def build_nearest(
 ) -> tuple[Nearest, Measured]:
     """An index over rows of `vectors`, adjusted on every second question and measured on the others.
 
-    before: an index over vectors of the same space, whose codes and lists are used again while they find enough.
+    Questions of zeros only are not asked: everything answers them alike. before: an index over vectors of the same
+    space, whose codes and lists are used again while they find enough.
     """
-    import faiss
-
-    faiss.omp_set_num_threads(settings.threads)
     vectors = np.ascontiguousarray(vectors, np.float32)
-    if len(questions) < 2:
-        questions = _between(vectors, settings.seed)
-    adjusted_on = Asked.of(vectors, questions[::2])
-    for candidate in _candidates(vectors, settings, before):
-        faiss.omp_set_num_threads(settings.threads)
-        candidate.index.faiss.add(vectors)
-        if _adjust(candidate.index, adjusted_on):
-            break
-    found = candidate.index
-    measured_on = Asked.of(vectors, questions[1::2])
-    scores, positions = found.search(measured_on.questions, RECALL_AT)
+    real = questions[questions.any(axis=1)]
+    asked = real if len(real) > 1 else _between(vectors, settings.seed)
+    with _threads(settings.threads):
+        adjusted_on = Asked.of(vectors, asked[::2])
+        for candidate in _candidates(vectors, settings, before):
+            candidate.index.faiss.add(vectors)
+            if _adjust(candidate.index, adjusted_on):
+                break
+        found = candidate.index
+        measured_on = Asked.of(vectors, asked[1::2])
+        scores, positions = found.search(measured_on.questions, RECALL_AT)
     return found, Measured(
         recall_at_20=measured_on.recall(positions),
         score_error=measured_on.score_error(scores, positions),
+        questions=len(measured_on.questions) if len(real) > 1 else 0,
         is_trained=candidate.is_trained,
     )
 
@@ -137,10 +153,11 @@ class Asked:
 
     @classmethod
     def of(cls, vectors: np.ndarray, questions: np.ndarray) -> "Asked":
-        k = min(RECALL_AT, len(vectors))
-        blocks = [questions[first : first + 256] @ vectors.T for first in range(0, len(questions), 256)]
-        floor = np.concatenate([np.partition(each, -k, axis=1)[:, -k] for each in blocks])
-        return cls(vectors=vectors, questions=np.ascontiguousarray(questions, np.float32), floor=floor)
+        import faiss
+
+        questions = np.ascontiguousarray(questions, np.float32)
+        exact = faiss.knn(questions, vectors, min(RECALL_AT, len(vectors)), faiss.METRIC_INNER_PRODUCT)[0]
+        return cls(vectors=vectors, questions=questions, floor=exact[:, -1])
 
     def recall(self, positions: np.ndarray) -> float:
         """Share of the exact answers among positions (Q, k); one that scores as the last exact one does counts too."""
@@ -158,7 +175,9 @@ class Asked:
 def _between(vectors: np.ndarray, seed: int, count: int = 1_000) -> np.ndarray:
     """Where nobody has asked yet: half items as they are, half means of two, as shoppers lie between what they saw."""
     chance = np.random.default_rng(seed)
-    one, two = chance.integers(0, len(vectors), (2, max(2, min(count, 2 * len(vectors)))))
+    known = np.flatnonzero(vectors.any(axis=1))
+    known = known if len(known) else np.arange(len(vectors))
+    one, two = known[chance.integers(0, len(known), (2, max(2, min(count, 2 * len(known)))))]
     two[: len(two) // 2] = one[: len(two) // 2]
     return np.ascontiguousarray((vectors[one] + vectors[two]) / 2, np.float32)
 
@@ -174,13 +193,14 @@ def _candidates(vectors: np.ndarray, settings: Settings, before: Nearest | None)
     import faiss
 
     def candidate(kind: Kind, index: Any, *, is_trained: bool = True) -> _Candidate:
-        return _Candidate(index=Nearest(kind=kind, faiss=index, threads=settings.threads), is_trained=is_trained)
+        nearest = Nearest(kind=kind, faiss=index, vectors=vectors, threads=settings.threads)
+        return _Candidate(index=nearest, is_trained=is_trained)
 
     items, dimensions = vectors.shape
-    if items <= settings.flat_index_max_items:
+    if items <= max(settings.flat_index_max_items, FEWEST_CODED) or dimensions % 2 or not vectors.any():
         yield candidate("flat", faiss.IndexFlatIP(dimensions))
         return
-    if before is not None and before.kind != "flat" and before.dimensions == dimensions and items <= 2 * len(before):
+    if before is not None and _fits(before, vectors):
         again = faiss.clone_index(before.faiss)
         again.reset()
         yield candidate(before.kind, again, is_trained=False)
@@ -194,6 +214,12 @@ def _candidates(vectors: np.ndarray, settings: Settings, before: Nearest | None)
         _prepare(faiss.downcast_index(index.base_index), settings)
         index.train(vectors)
         yield candidate(kind, index)
+
+
+def _fits(before: Nearest, vectors: np.ndarray) -> bool:
+    """Whether codes learned before can take these vectors; those of a paged index cannot be emptied."""
+    is_coded = before.kind != "flat" and not before.is_paged
+    return is_coded and before.dimensions == vectors.shape[1] and len(vectors) <= 2 * len(before)
 
 
 def _prepare(codes: Any, settings: Settings) -> None:

@@ -16,7 +16,14 @@ from intent_platform.errors import IndexInvalid, ReleaseInvalid, ReleaseMoved
 from intent_platform.index.build import build_index
 from intent_platform.index.demand import read_demand
 from intent_platform.index.item_index import ItemIndex, Passport, load_index
-from intent_platform.index.release import Manifest, Release, check_release, load_release, write_manifest
+from intent_platform.index.release import (
+    Manifest,
+    Release,
+    check_release,
+    load_release,
+    read_manifest,
+    write_manifest,
+)
 from intent_platform.lake import Lake, Snapshot
 from intent_platform.log import get_logger
 from intent_platform.model import parts
@@ -62,6 +69,22 @@ def current_release(settings: Settings) -> tuple[Release, Promotion] | None:
         touches = read_touches(snapshot, blend.sessions_from, blend.sessions_until, settings)
         release = release.with_sessions(touches)
     return release, promotion
+
+
+def current_model(settings: Settings) -> tuple[Model, ItemIndex | None, Promotion] | None:
+    """The model that serves, and its index where that can be read: what a new index is made from."""
+    promotion = current_promotion(settings)
+    if promotion is None:
+        return None
+    lake = Lake(settings.lake_root, settings.shop)
+    manifest = read_manifest(lake, promotion.release_id)
+    model = load_model(lake.path(""), manifest.model, settings)
+    try:
+        index = load_index(lake.path(""), manifest.index, settings)
+    except (IndexInvalid, ReleaseInvalid) as error:
+        log.warning("index_left_behind", release=promotion.release_id, reason=str(error).splitlines()[0])
+        index = None
+    return model, index, promotion
 
 
 def ensure_release(settings: Settings, day: date, *, now: datetime | None = None) -> Release:
@@ -140,7 +163,7 @@ def _point_at(
         if after and current[0]["promotion_number"] != after.promotion_number:
             raise ReleaseMoved(
                 f"{current[0]['release_id']} was promoted while {release_id} was being made from {after.release_id}. "
-                "Nothing was changed; run the step again, from what serves now."
+                "That promotion stays; run the step again, from what serves now."
             )
         rows = db.query(connection, "add_promotion", shop=settings.shop, **facts)
     number = rows[0]["promotion_number"]

@@ -140,7 +140,7 @@ def write_manifest(lake: Lake, shop: str, model: Model, index_digest: str) -> Ma
 def load_release(settings: Settings, wanted: str) -> Release:
     """Load a release by id, every part checked (ReleaseInvalid); parts are shared within a process."""
     lake = Lake(settings.lake_root, settings.shop)
-    manifest = _read_manifest(lake, wanted)
+    manifest = read_manifest(lake, wanted)
     root = lake.path("")
     index = load_index(root, manifest.index, settings)
     if index.passport.model_digest != manifest.model:
@@ -155,12 +155,12 @@ def load_release(settings: Settings, wanted: str) -> Release:
 def check_release(settings: Settings, wanted: str) -> None:
     """ReleaseInvalid unless the release's manifest is sound and its parts are there; their bytes are not read."""
     lake = Lake(settings.lake_root, settings.shop)
-    manifest = _read_manifest(lake, wanted)
+    manifest = read_manifest(lake, wanted)
     for kind, digest in (("model", manifest.model), ("index", manifest.index)):
         parts.read_small_file(lake.path(f"{kind}/{digest}/{parts.LISTING}"))
 
 
-def _read_manifest(lake: Lake, wanted: str) -> Manifest:
+def read_manifest(lake: Lake, wanted: str) -> Manifest:
     path = lake.path(f"release/{wanted}.json")
     try:
         stored: dict[str, Any] = json.loads(parts.read_small_file(path))

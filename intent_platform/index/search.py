@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow.compute as pc
 
-from intent_platform.index.query import Query, named_categories, understand
+from intent_platform.index.query import MOST_LETTERS, Query, named_categories, understand
 from intent_platform.index.release import Release
 
 MEANING = 0.5
@@ -47,6 +48,8 @@ def search(release: Release, raw: str, k: int = 10, *, interests: Mapping[str, f
     interests: category → share of a shopper's attention, as in profiles.user_interest. Items outside the price range
     that the query asks for come after those within, items without a price after both.
     """
+    if k < 1:
+        raise ValueError(f"k is {k}; ask for 1 item or more.")
     query = understand(raw)
     codes, names = release.index.category
     found = relevance(release, [query.text])[0] + CATEGORY * np.isin(codes, named_categories(query.text, names))
@@ -58,7 +61,7 @@ def search(release: Release, raw: str, k: int = 10, *, interests: Mapping[str, f
     order = np.lexsort((-release.popular.share, -score, -fits, ~is_answer))
     order = order[release.is_available[order]][:k]
     hits = [_hit(release, int(each), float(score[each]), bool(fits[each] == 2)) for each in order]
-    return Answer(query=query, hits=hits, notes=_notes(query, hits))
+    return Answer(query=query, hits=hits, notes=_notes(release, query, hits))
 
 
 def relevance(release: Release, queries: list[str]) -> np.ndarray:
@@ -75,19 +78,29 @@ def relevance(release: Release, queries: list[str]) -> np.ndarray:
 
 def _fits_price(release: Release, query: Query) -> np.ndarray:
     """(N,): 2 within the range, 1 outside, 0 where the item has no price; 2 for all without a range."""
-    price = release.index.price
+    price, currencies = release.index.price, release.index.currencies
     if not query.has_price:
         return np.full(len(price), 2)
     low, high = query.price_low or 0.0, query.price_high if query.price_high is not None else np.inf
-    return np.where(np.isnan(price), 0, np.where((price >= low) & (price <= high), 2, 1))
+    is_within = (price >= low) & (price <= high)
+    if query.currency in currencies:
+        is_same = pc.equal(release.index.items["currency"], query.currency).fill_null(fill_value=True)
+        is_within &= is_same.to_numpy()
+    return np.where(np.isnan(price), 0, np.where(is_within, 2, 1))
 
 
-def _notes(query: Query, hits: list[Hit]) -> list[str]:
+def _notes(release: Release, query: Query, hits: list[Hit]) -> list[str]:
     fitting = sum(hit.score > 0 for hit in hits)
     out_of_range = sum(not hit.fits_price for hit in hits)
+    currencies = release.index.currencies
+    is_foreign = query.currency is not None and bool(currencies) and query.currency not in currencies
+    is_price_only = query.has_price and not query.text
+    is_popular_only = bool(hits) and fitting == 0
     facts = {
-        "The query was cut: only its first 1,000 letters were looked at.": query.is_cut,
-        "Nothing fits; these items are popular.": bool(hits) and fitting == 0,
+        f"The query was cut: only its first {MOST_LETTERS:,} letters were looked at.": query.is_cut,
+        f"Prices are in {', '.join(currencies)}, not {query.currency}: numbers were compared as they are.": is_foreign,
+        "Nothing fits; these items are popular.": is_popular_only and not is_price_only,
+        "The query says no more than a price; these items are popular.": is_popular_only and is_price_only,
         f"The first {fitting} fit; the others are popular.": 0 < fitting < len(hits),
         f"{out_of_range} of them lie outside the price range that was asked for, or have no price.": out_of_range > 0,
         "Nothing is for sale.": not hits,

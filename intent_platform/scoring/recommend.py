@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from intent_platform.index.query import understand
 from intent_platform.index.release import Release
 from intent_platform.model.blend import PER_SOURCE, find_candidates, rank_candidates
 from intent_platform.model.neighbours import PREFIXES_PER_CHUNK, prefixes_at
 from intent_platform.model.rows import US_PER_DAY, Rows
-from intent_platform.model.text import text_key
 from intent_platform.scoring.interests import Interests
 from intent_platform.settings import Settings
 
@@ -90,7 +90,7 @@ def _recommend_chunk(
     _add_popular(found, release, interests, users, reasons)
     _add_text(found, release, rows, position, users, span, reasons)
     item = np.concatenate(found.item, axis=1)
-    may_show = (item >= 0) & release.is_available[np.maximum(item, 0)] & ~bought.is_lately(item)
+    may_show = (item >= 0) & release.is_available[np.maximum(item, 0)] & ~bought.is_done_with(item)
     rank_key = np.concatenate(found.rank_key, axis=1)
     user, place, column = _best(item, rank_key, may_show, _crowds(release, settings), settings.recommendations)
     score, origin, reason = (
@@ -111,14 +111,24 @@ def _next_items(
         items, log_odds = _blended(release, rows, position, wanted, users)
     else:
         items, log_odds = _nearest_available(release, wanted)
-    odds = np.exp(log_odds - log_odds.max(axis=1, keepdims=True))
-    return items, odds / odds.sum(axis=1, keepdims=True)
+    best = log_odds.max(axis=1, keepdims=True)
+    odds = np.exp(log_odds - np.where(np.isfinite(best), best, 0.0))  # where nothing is for sale, all are −inf
+    return items, odds / np.maximum(odds.sum(axis=1, keepdims=True), 1e-300)
 
 
 def _nearest_available(release: Release, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and log-odds (U, NEXT_ITEMS) by the network alone; −1 and −inf where fewer are for sale."""
-    share = max(float(release.is_available.mean()), NEXT_ITEMS / MOST_NEXT_ITEMS)
-    log_odds, items = release.index.by_vector.search(wanted, int(NEXT_ITEMS / share))
+    """Positions and log-odds (U, NEXT_ITEMS or fewer) by the network alone."""
+    log_odds, items = release.index.by_vector.search(wanted, _widened(release, NEXT_ITEMS))
+    return _available_first(release, items, log_odds)
+
+
+def _widened(release: Release, count: int) -> int:
+    """How many to ask for, so that about `count` of them are for sale."""
+    return int(min(count / max(float(release.is_available.mean()), 1e-9), MOST_NEXT_ITEMS))
+
+
+def _available_first(release: Release, items: np.ndarray, log_odds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first NEXT_ITEMS that are for sale, in the given order; −1 and −inf where there are fewer."""
     is_shown = (items >= 0) & release.is_available[np.maximum(items, 0)]
     first = np.argsort(~is_shown, axis=1, kind="stable")[:, :NEXT_ITEMS]
     is_shown = np.take_along_axis(is_shown, first, axis=1)
@@ -137,11 +147,11 @@ def _blended(
     prefixes = prefixes_at(rows, position, rows.starts[users + 1] - 1)
     for first in range(0, len(users), PREFIXES_PER_CHUNK):
         chunk = slice(first, min(first + PREFIXES_PER_CHUNK, len(users)))
-        _, nearest = release.index.by_vector.search(wanted[chunk], PER_SOURCE)
+        _, nearest = release.index.by_vector.search(wanted[chunk], _widened(release, PER_SOURCE))
         candidates = find_candidates(shop, prefixes.slice(first, chunk.stop), wanted[chunk], nearest)
-        ranked, scores = rank_candidates(candidates, blend.weight)
-        kept = min(ranked.shape[1], NEXT_ITEMS)
-        items[chunk, :kept], log_odds[chunk, :kept] = ranked[:, :kept], scores[:, :kept]
+        ranked, scores = _available_first(release, *rank_candidates(candidates, blend.weight))
+        kept = ranked.shape[1]
+        items[chunk, :kept], log_odds[chunk, :kept] = ranked, scores
     return items, log_odds
 
 
@@ -226,7 +236,7 @@ def _add_text(
     found.add(by_item, 0.45 * closeness, closeness, TEXT, base + reason[:, None])
     searched = np.flatnonzero(newest_query > newest_item)
     if len(searched):
-        keys = [text_key(text) for text in queries.take(pa.array(newest_query[searched])).to_pylist()]
+        keys = [understand(text).text for text in queries.take(pa.array(newest_query[searched])).to_pylist()]
         distinct, of_user = np.unique(np.array(keys, dtype=object), return_inverse=True)
         near = _near_queries(release, list(distinct))
         items = np.full((len(users), near.shape[1]), -1)
@@ -253,7 +263,7 @@ def _newest(rows: Rows, users: np.ndarray, span: slice, is_wanted: np.ndarray) -
 class _Bought:
     """What a chunk's users bought: once is enough, but for consumables, whose buyers come back."""
 
-    lately: np.ndarray  # int64, sorted: user × items + position of what is not to be shown
+    done_with: np.ndarray  # int64, sorted: user × items + position of what is not to be shown
     due: np.ndarray  # int64 (U, 2): consumables to be bought again, the longest overdue first; −1 for none
     width: int
 
@@ -274,15 +284,15 @@ class _Bought:
         user, item = np.divmod(keys[is_due][order], width)
         place = np.arange(len(user)) - np.searchsorted(user, user)
         due[user[place < 2], place[place < 2]] = item[place < 2]
-        return cls(lately=keys[~is_due], due=due, width=width)
+        return cls(done_with=keys[~is_due], due=due, width=width)
 
-    def is_lately(self, item: np.ndarray) -> np.ndarray:
+    def is_done_with(self, item: np.ndarray) -> np.ndarray:
         """bool (U, C)."""
-        if not len(self.lately):
+        if not len(self.done_with):
             return np.zeros(item.shape, bool)
         keys = np.arange(len(item))[:, None] * self.width + np.maximum(item, 0)
-        near = np.minimum(np.searchsorted(self.lately, keys), len(self.lately) - 1)
-        return self.lately[near] == keys
+        near = np.minimum(np.searchsorted(self.done_with, keys), len(self.done_with) - 1)
+        return self.done_with[near] == keys
 
 
 def _crowds(release: Release, settings: Settings) -> list[tuple[np.ndarray, int]]:

@@ -2,11 +2,11 @@
 -- Locks:  one row.
 INSERT INTO registry.item_index (
     shop, index_digest, model_digest, kind, text_kind, items, dimensions, recall_at_20, text_recall_at_20, score_error,
-    questions, is_trained, orphans, catalogue_until, demand_until, unavailable_ratio, build_seconds, bytes, is_published,
+    questions, text_questions, is_trained, orphans, catalogue_until, demand_until, unavailable_ratio, build_seconds, bytes, is_published,
     built_at
 ) VALUES (
     :shop, :index_digest, :model_digest, :kind, :text_kind, :items, :dimensions, :recall_at_20, :text_recall_at_20,
-    :score_error, :questions, :is_trained, :orphans, :catalogue_until, :demand_until, :unavailable_ratio,
+    :score_error, :questions, :text_questions, :is_trained, :orphans, :catalogue_until, :demand_until, :unavailable_ratio,
     :build_seconds, :bytes, :is_published, :built_at
 )
 ON CONFLICT (shop, index_digest) DO UPDATE
