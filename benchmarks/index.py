@@ -2,9 +2,9 @@
 
 Vectors and questions are the product's: its network is trained on the public log, items are its item vectors, questions
 its shoppers' vectors at the ends of the test's prefixes. 100,000 and 1,000,000 items are made from Diginetica's, each
-between an item and one of its ten nearest. `build_nearest` is what `intent index` calls, here with codes at any size (by
-itself it scans up to 20,000 items exactly); it is adjusted on one half of the questions, everything is measured on the
-other. All contenders take turns in each round; a batch is shared by all threads, one question has one.
+between an item and one of its ten nearest. `build_nearest` is what `intent index` calls, here with codes at any size
+(by itself it scans up to 20,000 items exactly); it is adjusted on one half of the questions, everything is measured on
+the other. All contenders take turns in each round; a batch is shared by all threads, one question has one.
 
 Prints tables; writes var/bench/index.json (100,000 items; other catalogues under a prefix) and
 var/bench/recall-latency.svg.

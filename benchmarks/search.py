@@ -1,12 +1,12 @@
 """make bench-search: text search of the product beside its parts, on real titles and on Chinese ones.
 
-office: queries are made from titles of the Amazon Office catalogue: words dropped, and what is left put in another order,
-misspelt (one letter left out, changed, doubled or swapped in a third of the words), or both. A hit is the title's own item among
-the first ten. chinese: the searches of the synthetic shop in Chinese; since many items answer such a query, a hit is
-each of the first ten that is of the category that is looked for.
+office: queries are made from titles of the Amazon Office catalogue: words dropped, and what is left put in another
+order, misspelt (one letter left out, changed, doubled or swapped in a third of the words), or both. A hit is the
+title's own item among the first ten. chinese: the searches of the synthetic shop in Chinese; since many items answer
+such a query, a hit is each of the first ten that is of the category that is looked for.
 
-Contenders: hybrid (`relevance`, which `intent search` adds price, categories and interests to), encoder alone, word TF-IDF and letter TF-IDF alone. Prints tables;
-writes var/bench/search.json.
+Contenders: hybrid (`relevance`, to which `intent search` adds price, categories and interests), encoder alone, word
+TF-IDF and letter TF-IDF alone. Prints tables; writes var/bench/search.json.
 """
 
 import argparse

@@ -3,7 +3,8 @@
 A catalogue carries its number in every title. A forked process indexes it and dies at its 1st, 2nd, … step (a file
 opened for writing, renamed, removed, a folder made, a statement, a commit), then at random moments. After each death
 the shop must serve a whole release, the one before or the new one; readers go on all the while, and none may see
-titles of two catalogues, or vectors and words of other titles than its items have. Replayable from a seed; writes var/bench/torture-swap.json.
+titles of two catalogues, or vectors and words of other titles than its items have. Replayable from a seed; writes
+var/bench/torture-swap.json.
 """
 
 import argparse
@@ -130,13 +131,8 @@ def is_mixed(release: Release) -> bool:
     titles = [str(hit.title) for hit in hits] + [title_of[item_id] for item_id in shown.to_pylist()]
     index = release.index
     vectors = release.model.text.vectors([str(title) for title in index.title])
-    sizes = {
-        len(index),
-        len(index.by_vector),
-        len(index.by_text),
-        len(index.neighbours),
-        index.lexical.postings.shape[1],
-    }
+    sizes = {len(each) for each in (index, index.by_vector, index.by_text, index.neighbours)}
+    sizes.add(index.lexical.postings.shape[1])
     is_of_one_piece = len(sizes) == 1 and np.allclose(vectors, index.text_vectors, atol=1e-5)
     is_of_this_catalogue = bool((index.lexical.scores([titles[0].split()[0]])[0] > 0).all())
     return not (is_of_one_piece and is_of_this_catalogue) or len({title.split()[0] for title in titles}) != 1

@@ -11,7 +11,7 @@ from model_shop import NOON, history
 
 from intent_platform.model.blend import FEATURES, Blend
 from intent_platform.model.neighbours import Decays
-from intent_platform.scoring import score
+from intent_platform.scoring import recommend, score
 from intent_platform.settings import Settings
 
 SETTINGS = Settings(threads=2)
@@ -31,6 +31,20 @@ def test_the_network_looks_further_where_most_of_the_shop_is_sold_out(release):
     scores = score(almost_gone, history((1, "view", 0)), valid_at=NOON, settings=Settings(threads=2))
     shown = scores.recommendations.to_pylist()
     assert {(each["item_id"], each["origin"]) for each in shown} == {("i04", "next_item"), ("i11", "next_item")}
+
+
+@pytest.mark.parametrize("scorer", ["network", "blend"])
+def test_a_shop_where_nothing_is_for_sale_recommends_nothing(release, scorer):
+    ranked_so = replace(release, model=replace(release.model, card=replace(release.model.card, item_scorer=scorer)))
+    sold_out = replace(ranked_so.with_sessions(sessions((1, 2))), is_available=np.zeros(13, bool))
+    assert score(sold_out, history((1, "view", 0)), valid_at=NOON, settings=SETTINGS).recommendations.num_rows == 0
+
+
+def test_a_blend_ranks_what_is_for_sale_before_it_cuts(release, monkeypatch):
+    monkeypatch.setattr(recommend, "NEXT_ITEMS", 2)
+    last = replace(release.with_sessions(sessions((PAN, HEADPHONES, KETTLE))), is_available=np.arange(13) == KETTLE)
+    shown = score(last, history((1, "view", PAN)), valid_at=NOON, settings=SETTINGS).recommendations.to_pylist()
+    assert [(each["item_id"], each["origin"]) for each in shown] == [(f"i{KETTLE}", "next_item")]
 
 
 def sessions(*of_users: tuple[int, ...]) -> pa.Table:

@@ -165,6 +165,17 @@ def test_a_new_index_never_brings_an_older_model_back(shop, monkeypatch):
     assert training.current_promotion(shop).promotion_number == 2
 
 
+def test_an_index_that_cannot_be_read_is_left_behind_by_the_next_one(shop):
+    made = training.ensure_release(shop, DAY)
+    shutil.rmtree(Lake(shop.lake_root, shop.shop).path(f"index/{made.index.digest}"))
+    forget_loaded_parts()
+    with pytest.raises(ReleaseInvalid):
+        registry.current_release(shop)
+    publish(shop, items=catalogue().slice(0, 9))
+    assert training.rebuild_index(shop, now=NOON).items == 9
+    assert len(registry.current_release(shop)[0].index) == 9
+
+
 def test_changed_bytes_are_noticed_before_anything_is_scored(shop):
     made = training.ensure_release(shop, DAY)
     forget_loaded_parts()

@@ -113,7 +113,7 @@ def _next_items(
         items, log_odds = _nearest_available(release, wanted)
     best = log_odds.max(axis=1, keepdims=True)
     odds = np.exp(log_odds - np.where(np.isfinite(best), best, 0.0))  # where nothing is for sale, all are −inf
-    return items, odds / np.maximum(odds.sum(axis=1, keepdims=True), 1e-300)
+    return items, odds / np.maximum(odds.sum(axis=1, keepdims=True), 1e-30)
 
 
 def _nearest_available(release: Release, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
