@@ -1,12 +1,14 @@
 """Events through the inbox: judged, counted once, told within the batch, and equal to what the batch says."""
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from model_shop import publish
+from model_shop import catalogue, publish
 from received import an_event, write_file
 
 from intent_platform import daily, db, nearline, training, watching
@@ -18,6 +20,7 @@ from intent_platform.inbox.merging import Device
 from intent_platform.keys import create_missing_keys
 from intent_platform.nearline import Scorer
 from intent_platform.parity import check_parity
+from intent_platform.serving import Follower, Tally
 
 TODAY = date(2026, 8, 21)
 YESTERDAY = TODAY - timedelta(days=1)
@@ -285,6 +288,25 @@ def test_a_heartbeat_says_who_scores_with_what(shop):
     )
     assert (events, rejected, stopped_at) == (2, 1, EVENING)
     assert release_id.startswith("bootstrap-")
+
+
+def test_a_running_scorer_takes_a_new_index_within_a_second_and_the_old_one_back(shop):
+    with Follower(shop, "one", Tally(), lambda: EVENING) as follower:
+        first = follower.serving
+        publish(shop, items=catalogue().slice(0, 9))
+        training.rebuild_index(shop, now=EVENING)
+        assert seconds_until(lambda: len(follower.serving.release.index) == 9) < 1
+        training.rollback(shop, reason="Test.", decided_by="test", clock=EVENING)
+        assert seconds_until(lambda: follower.serving.release.release_id == first.release.release_id) < 1
+        assert follower.serving.release.is_available.sum() == 9  # the catalogue is today's all the same
+
+
+def seconds_until(is_so: Callable[[], bool]) -> float:
+    began = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - began < 20
+        time.sleep(0.01)
+    return time.monotonic() - began
 
 
 def test_put_refuses_what_is_no_object_and_takes_nothing(shop):
