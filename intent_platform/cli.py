@@ -16,6 +16,7 @@ from typing import Annotated
 import sqlalchemy as sa
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from intent_platform import db
@@ -136,6 +137,8 @@ def sql(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> None:
     """Query the platform's tables."""
+    if ";" in statement.rstrip().removesuffix(";"):
+        raise IntentError("Give one statement, without a semicolon in it: what stands behind one could write.")
     with _served() as settings, db.connect(settings) as connection:
         connection.execute(sa.text("SET TRANSACTION READ ONLY"))
         try:
@@ -201,7 +204,8 @@ def index() -> None:
 
     with _served() as settings:
         report = training.rebuild_index(settings)
-    print(f"{report.items:,} items, recall@20 {report.recall_at_20:.3f}; {report.release_id} serves.")
+    news = "" if report.is_new else " The same items gave the same index, which served already."
+    print(f"{report.items:,} items, recall@20 {report.recall_at_20:.3f}; {report.release_id} serves.{news}")
 
 
 @app.command()
@@ -369,9 +373,9 @@ def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]], *, as_
         writer.writerow(columns)
         writer.writerows(rows)
         return
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row))
+    table = Table(*map(escape, columns))
+    for row in rows:  # brackets in a title are no mark-up
+        table.add_row(*("" if value is None else escape(str(value)) for value in row))
     Console().print(table)
     print(f"{len(rows)} rows")
 

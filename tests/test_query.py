@@ -69,5 +69,6 @@ def test_a_price_may_say_its_currency(raw, currency):
 
 
 def test_categories_are_named_in_any_case_number_and_script():
+    assert named_categories("wireless mouse", ["electronics.computers.mice"]) == [0]
     assert named_categories("rechargeable battery", ["Household.Batteries"]) == [0]
     assert named_categories("降噪蓝牙耳机", ["数码.耳机", "数码.音箱"]) == [0]

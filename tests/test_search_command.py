@@ -47,8 +47,15 @@ def first_title(output: str) -> str:
 def test_search_prints_what_fits_what_does_not_and_why():
     shown = typed("running shoes under 10.50", "--k", "3")
     assert "red running shoes" in first_title(shown)
-    assert "2 of them lie outside the price range that was asked for, or have no price." in shown
+    assert "2 of them lie outside the price range, have no price, or one in another currency." in shown
     assert "Nothing fits; these items are popular." in typed("😀")
+
+
+@pytest.mark.usefixtures("shop")
+def test_brackets_in_what_is_printed_are_no_mark_up_and_one_statement_is_one():
+    shown = CliRunner().invoke(cli.app, ["sql", "SELECT '[red]x[/b]' AS title;"])
+    assert "[red]x[/b]" in shown.stdout
+    assert CliRunner().invoke(cli.app, ["sql", "COMMIT; CREATE TABLE public.escaped (a int)"]).exit_code == 1
 
 
 @pytest.mark.usefixtures("shop")

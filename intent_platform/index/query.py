@@ -101,6 +101,8 @@ def _is_named(part: str, text: str, said: set[str]) -> bool:
 
 def _stem(word: str) -> str:
     """shoes → shoe, batteries → battery: enough for the plurals in which shops name categories."""
+    if word == "mice":
+        return "mouse"
     if len(word) > 4 and word.endswith("ies"):
         return f"{word[:-3]}y"
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word

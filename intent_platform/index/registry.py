@@ -138,8 +138,8 @@ def rollback(settings: Settings, *, reason: str, decided_by: str, clock: datetim
         found = db.query(connection, "release_before", shop=settings.shop)
     if not found:
         raise ReleaseInvalid(
-            f"No release served shop {settings.shop!r} before the current one. registry.release lists what can be "
-            "promoted by its id."
+            f"No release served shop {settings.shop!r} before the current one first did. registry.release lists what "
+            "can be promoted by its id."
         )
     release_id = found[0]["release_id"]
     _check_registered(settings, release_id)

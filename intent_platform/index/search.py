@@ -43,7 +43,8 @@ class Answer:
 
 
 def search(release: Release, raw: str, k: int = 10, *, interests: Mapping[str, float] | None = None) -> Answer:
-    """The k available items that fit best; never empty while something is for sale: popular items close the list.
+    """The k available items that fit best; never empty while something is for sale: what half fits and then what is
+    popular closes the list.
 
     interests: category → share of a shopper's attention, as in profiles.user_interest. Items outside the price range
     that the query asks for come after those within, items without a price after both.
@@ -58,7 +59,8 @@ def search(release: Release, raw: str, k: int = 10, *, interests: Mapping[str, f
     is_answer = found >= max(NEAR_RATIO * best, NEAR_FLOOR)
     score = np.where(is_answer, found + INTEREST * interest, 0.0)
     fits = _fits_price(release, query)
-    order = np.lexsort((-release.popular.share, -score, -fits, ~is_answer))
+    half_fits = np.where(found >= NEAR_FLOOR, found, 0.0)
+    order = np.lexsort((-release.popular.share, -half_fits, -score, -fits, ~is_answer))
     order = order[release.is_available[order]][:k]
     hits = [_hit(release, int(each), float(score[each]), bool(fits[each] == 2)) for each in order]
     return Answer(query=query, hits=hits, notes=_notes(release, query, hits))
@@ -102,7 +104,8 @@ def _notes(release: Release, query: Query, hits: list[Hit]) -> list[str]:
         "Nothing fits; these items are popular.": is_popular_only and not is_price_only,
         "The query says no more than a price; these items are popular.": is_popular_only and is_price_only,
         f"The first {fitting} fit; the others are popular.": 0 < fitting < len(hits),
-        f"{out_of_range} of them lie outside the price range that was asked for, or have no price.": out_of_range > 0,
+        f"{out_of_range} of them lie outside the price range, have no price, or one in another currency.": out_of_range
+        > 0,
         "Nothing is for sale.": not hits,
     }
     return [note for note, is_so in facts.items() if is_so]
