@@ -34,7 +34,6 @@ LISTS_LOOKED_INTO = (0.01, 0.02, 0.05, 0.1)
 POINTS_PER_LIST = 64
 """At most so many vectors per list teach the lists where they lie; more take longer and change nothing measurable."""
 
-
 FEWEST_CODED = 1_000
 """Below it an exact scan costs nothing, and codes have too little to learn from."""
 

@@ -12,7 +12,8 @@ from intent_platform.index.release import Release
 MEANING = 0.5
 """What the encoder's cosine counts beside the share of words and the share of letters that an item holds, 1 each.
 
-From docs/lab-book.md: more costs misspelt queries, less costs those in other words than the titles'.
+Measured only as no gain and a small loss on queries in the titles' own words (docs/lab-book.md); it is there
+for queries in other words.
 """
 
 CATEGORY = 0.3  # for an item of a category that the query names
