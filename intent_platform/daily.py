@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -231,12 +231,13 @@ def _stamp(promotion: Promotion, valid_at: datetime, settings: Settings) -> Stam
 
 def _chunks(scores: Scores, histories: pa.Table, stamp: Stamp) -> Iterator[tuple[ProfileRows, pa.Table]]:
     """Runs of USERS_PER_TRANSACTION users with their events; all tables are in user_id order."""
-    for start in range(0, scores.profiles.num_rows, USERS_PER_TRANSACTION):
-        profiles = scores.profiles.slice(start, USERS_PER_TRANSACTION)
+    rows = ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp)
+    for start in range(0, rows.profiles.num_rows, USERS_PER_TRANSACTION):
+        profiles = rows.profiles.slice(start, USERS_PER_TRANSACTION)
         interests, recommendations, own = (
-            _rows_of(each, profiles["user_id"]) for each in (scores.interests, scores.recommendations, histories)
+            _rows_of(each, profiles["user_id"]) for each in (rows.interests, rows.recommendations, histories)
         )
-        yield ProfileRows.of(profiles, interests, recommendations, stamp), own
+        yield replace(rows, profiles=profiles, interests=interests, recommendations=recommendations), own
 
 
 def _rows_of(satellite: pa.Table, user_ids: pa.ChunkedArray) -> pa.Table:
