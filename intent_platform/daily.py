@@ -2,7 +2,8 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from intent_platform.settings import Settings
 
 log = get_logger(__name__)
 USERS_PER_TRANSACTION = 250  # a scorer may wait for one of them: some tens of milliseconds
+WRITERS = 2  # chunks written at once: while one is made here, Postgres has another to write
 REMOVE_FILES_AFTER = timedelta(days=1)  # longer than any step reads
 
 
@@ -122,17 +124,26 @@ def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
 
 
 def _move(scores: Scores, histories: pa.Table, meeting: Meeting | None, stamp: Stamp, settings: Settings) -> int:
-    """Write scored users chunk by chunk; returns how many profiles changed."""
-    return sum(_write(rows, own, meeting, settings) for rows, own in _chunks(scores, histories, stamp))
+    """Write scored users chunk by chunk, WRITERS of them at a time; returns how many profiles changed."""
+
+    def write(chunk: tuple[Scores, pa.Table]) -> int:
+        return _write(*chunk, meeting, stamp, settings)
+
+    with ThreadPoolExecutor(max_workers=WRITERS, thread_name_prefix="writer") as writers:
+        return sum(writers.map(write, _chunks(scores, histories)))
 
 
-def _write(rows: ProfileRows, histories: pa.Table, meeting: Meeting | None, settings: Settings) -> int:
+def _write(scores: Scores, histories: pa.Table, meeting: Meeting | None, stamp: Stamp, settings: Settings) -> int:
     """One chunk of users in a transaction; those who are ahead of the lake are left to the meeting."""
+    rows = ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp)
     with db.connect(settings) as connection:
+        rows = only_news(connection, rows)
+    with db.connect(settings) as connection:
+        db.query(connection, "commit_without_disk")
         if meeting is not None:
             ahead = meeting.seed(connection, histories)
             rows = rows.only(set(rows.user_ids) - ahead)
-        changed = upsert(connection, only_news(connection, rows))
+        changed = upsert(connection, rows)
     if meeting is not None:
         with db.connect(settings) as connection:
             meeting.look_again(connection, histories)
@@ -229,15 +240,14 @@ def _stamp(promotion: Promotion, valid_at: datetime, settings: Settings) -> Stam
     )
 
 
-def _chunks(scores: Scores, histories: pa.Table, stamp: Stamp) -> Iterator[tuple[ProfileRows, pa.Table]]:
+def _chunks(scores: Scores, histories: pa.Table) -> Iterator[tuple[Scores, pa.Table]]:
     """Runs of USERS_PER_TRANSACTION users with their events; all tables are in user_id order."""
-    rows = ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp)
-    for start in range(0, rows.profiles.num_rows, USERS_PER_TRANSACTION):
-        profiles = rows.profiles.slice(start, USERS_PER_TRANSACTION)
+    for start in range(0, scores.profiles.num_rows, USERS_PER_TRANSACTION):
+        profiles = scores.profiles.slice(start, USERS_PER_TRANSACTION)
         interests, recommendations, own = (
-            _rows_of(each, profiles["user_id"]) for each in (rows.interests, rows.recommendations, histories)
+            _rows_of(each, profiles["user_id"]) for each in (scores.interests, scores.recommendations, histories)
         )
-        yield replace(rows, profiles=profiles, interests=interests, recommendations=recommendations), own
+        yield Scores(profiles=profiles, interests=interests, recommendations=recommendations), own
 
 
 def _rows_of(satellite: pa.Table, user_ids: pa.ChunkedArray) -> pa.Table:

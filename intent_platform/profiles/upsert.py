@@ -18,6 +18,8 @@ import sqlalchemy as sa
 
 from intent_platform import db
 
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stamp:
@@ -161,7 +163,7 @@ def _json_values(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         return values.cast(pa.string())
     distinct = values.dictionary_encode()
     return pa.array(
-        [json.dumps(each, ensure_ascii=False) for each in distinct.dictionary.to_pylist()], pa.string()
+        [_quoted(each) for each in distinct.dictionary.to_pylist()], pa.string()
     ).take(distinct.indices)
 
 
