@@ -110,10 +110,9 @@ def _array(values: pa.Array) -> str:
     if pa.types.is_timestamp(values.type):  # Arrow looks the zone up for each moment, unless there is none
         values = pc.binary_join_element_wise(values.cast(pa.timestamp("us")).cast(pa.string()), "Z", "")
     texts = values.cast(pa.string()).to_pylist()
-    if not values.null_count:
-        joined = '","'.join(texts)
-        if joined.count('"') == 2 * max(len(texts) - 1, 0) and "\\" not in joined:  # nothing to escape
-            return f'{{"{joined}"}}' if texts else "{}"
+    joined = "\0".join(texts) if texts and not values.null_count else ""
+    if joined.count("\0") == len(texts) - 1:  # Postgres has no text with a NUL: all can be escaped at once
+        return '{"' + _escaped(joined).replace("\0", '","') + '"}'
     return "{" + ",".join("NULL" if text is None else f'"{_escaped(text)}"' for text in texts) + "}"
 
 

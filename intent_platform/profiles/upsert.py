@@ -18,7 +18,10 @@ import sqlalchemy as sa
 
 from intent_platform import db
 
-_quoted = json.JSONEncoder(ensure_ascii=False).encode
+INTERESTS, RECOMMENDATIONS = (
+    slice(17, 33),
+    slice(34, 50),
+)  # of content_digest, behind 16 hex digits of the profile's own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +70,9 @@ def upsert(connection: sa.Connection, rows: ProfileRows) -> int:
         return 0
     moved = db.query(connection, "move_profiles", **asdict(rows.stamp), **db.array_columns(rows.profiles))
     given = dict(zip(rows.user_ids, rows.profiles["content_digest"].to_pylist(), strict=True))
-    found = [(each["user_id"], _parts(given[each["user_id"]]), _parts(each["found_digest"])) for each in moved]
-    interests_of = [user_id for user_id, (_, new, _), (_, old, _) in found if new != old]
-    recommendations_of = [user_id for user_id, (_, _, new), (_, _, old) in found if new != old]
+    digests = [(each["user_id"], given[each["user_id"]], each["found_digest"] or "") for each in moved]
+    interests_of = [user_id for user_id, new, old in digests if new[INTERESTS] != old[INTERESTS]]
+    recommendations_of = [user_id for user_id, new, old in digests if new[RECOMMENDATIONS] != old[RECOMMENDATIONS]]
     if interests_of or recommendations_of:
         db.query(
             connection,
@@ -103,9 +106,7 @@ def _of(user_ids: Collection[str], rows: pa.Table) -> pa.Table:
     return rows.filter(pc.is_in(rows["user_id"], value_set=pa.array(list(user_ids), pa.string())))
 
 
-def _profile_rows(
-    profiles: pa.Table, interests: pa.Table, recommendations: pa.Table, stamp: Stamp
-) -> pa.Table:
+def _profile_rows(profiles: pa.Table, interests: pa.Table, recommendations: pa.Table, stamp: Stamp) -> pa.Table:
     """Lists become JSON; content_digest names what people read of profile, interests and recommendations."""
     profiles = profiles.combine_chunks()
     own, of_interests, of_recommendations = (
@@ -161,9 +162,11 @@ def _json_values(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not pa.types.is_string(values.type):
         return values.cast(pa.string())
+    if not pc.any(pc.match_substring_regex(values, r'["\\\x00-\x1f]')).as_py():
+        return pc.binary_join_element_wise('"', values, '"', "")
     distinct = values.dictionary_encode()
     return pa.array(
-        [_quoted(each) for each in distinct.dictionary.to_pylist()], pa.string()
+        [json.dumps(each, ensure_ascii=False) for each in distinct.dictionary.to_pylist()], pa.string()
     ).take(distinct.indices)
 
 
@@ -194,9 +197,3 @@ def _content(texts: pa.Array, starts: np.ndarray) -> tuple[bytes, np.ndarray]:
 
 def _cut(content: bytes, bounds: np.ndarray) -> list[bytes]:
     return [content[start:end] for start, end in pairwise(bounds.tolist())]
-
-
-def _parts(digest: str | None) -> tuple[str, ...]:
-    """Of profile, interests, recommendations; empty where nothing is known."""
-    parts = (digest or "").split("-")
-    return tuple(parts) if len(parts) == 3 else ("", "", "")
