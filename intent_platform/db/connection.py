@@ -110,9 +110,10 @@ def _array(values: pa.Array) -> str:
     if pa.types.is_timestamp(values.type):  # Arrow looks the zone up for each moment, unless there is none
         values = pc.binary_join_element_wise(values.cast(pa.timestamp("us")).cast(pa.string()), "Z", "")
     texts = values.cast(pa.string()).to_pylist()
-    joined = "\0".join(texts) if texts and not values.null_count else ""
-    if joined.count("\0") == len(texts) - 1:  # Postgres has no text with a NUL: all can be escaped at once
-        return '{"' + _escaped(joined).replace("\0", '","') + '"}'
+    if texts and not values.null_count:
+        joined = "\0".join(texts)
+        if joined.count("\0") == len(texts) - 1:  # Postgres has no text with a NUL: all are escaped at once
+            return '{"' + _escaped(joined).replace("\0", '","') + '"}'
     return "{" + ",".join("NULL" if text is None else f'"{_escaped(text)}"' for text in texts) + "}"
 
 
