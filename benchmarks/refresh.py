@@ -149,7 +149,8 @@ def _as_scores(names: list[str], draws: dict[str, np.ndarray], valid_at: datetim
 def ours(settings: Settings, days: Iterator[Scores], stamp: Stamp) -> None:
     """What refresh_profiles does once a bucket is scored, and the marker: once it is on the disk, all is."""
     for scores in days:
-        daily._move(scores, scores.interests, None, stamp, settings)
+        is_rerun = scores.profiles["valid_at"][0].as_py() == NOON and stamp.scored_at > NOON
+        daily._move(scores, scores.interests, None, stamp, settings, is_rerun=is_rerun)
     with db.connect(settings) as connection:
         marker = {"day": stamp.scored_at.date(), "release_id": stamp.release_id, "users": 0, "rows_changed": 0}
         number = stamp.promotion_number

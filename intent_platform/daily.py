@@ -101,11 +101,12 @@ def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
     stamp = _stamp(promotion, valid_at, settings)
     snapshot = Lake(settings.lake_root, settings.shop).snapshot()
     meeting = Meeting.of(snapshot, day, settings)
+    is_rerun = _is_refreshed(day, promotion, settings)
     users = rows_changed = 0
     for histories in sequences.user_buckets(snapshot, day, settings):
         scores = score(release, histories, valid_at=valid_at, settings=settings)
         users += scores.profiles.num_rows
-        rows_changed += _move(scores, histories, meeting, stamp, settings)
+        rows_changed += _move(scores, histories, meeting, stamp, settings, is_rerun=is_rerun)
     if meeting is not None:
         rows_changed += meeting.catch_up(release, stamp)
     report = RefreshReport(
@@ -123,21 +124,44 @@ def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
     return report
 
 
-def _move(scores: Scores, histories: pa.Table, meeting: Meeting | None, stamp: Stamp, settings: Settings) -> int:
+def _is_refreshed(day: date, promotion: Promotion, settings: Settings) -> bool:
+    with db.connect(settings) as connection:
+        progress = db.query(connection, "progress_of_days", shop=settings.shop)
+    return {"day": day, "promotion_number": promotion.promotion_number} in map(dict, progress)
+
+
+def _move(
+    scores: Scores,
+    histories: pa.Table,
+    meeting: Meeting | None,
+    stamp: Stamp,
+    settings: Settings,
+    *,
+    is_rerun: bool,
+) -> int:
     """Write scored users chunk by chunk, WRITERS of them at a time; returns how many profiles changed."""
 
     def write(chunk: tuple[Scores, pa.Table]) -> int:
-        return _write(*chunk, meeting, stamp, settings)
+        return _write(*chunk, meeting, stamp, settings, is_rerun=is_rerun)
 
     with ThreadPoolExecutor(max_workers=WRITERS, thread_name_prefix="writer") as writers:
         return sum(writers.map(write, _chunks(scores, histories)))
 
 
-def _write(scores: Scores, histories: pa.Table, meeting: Meeting | None, stamp: Stamp, settings: Settings) -> int:
+def _write(
+    scores: Scores,
+    histories: pa.Table,
+    meeting: Meeting | None,
+    stamp: Stamp,
+    settings: Settings,
+    *,
+    is_rerun: bool,
+) -> int:
     """One chunk of users in a transaction; those who are ahead of the lake are left to the meeting."""
     rows = ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp)
-    with db.connect(settings) as connection:
-        rows = only_news(connection, rows)
+    if is_rerun:  # else there is no use in asking: their day is new to all of them
+        with db.connect(settings) as connection:
+            rows = only_news(connection, rows)
     with db.connect(settings) as connection:
         db.query(connection, "commit_without_disk")
         if meeting is not None:

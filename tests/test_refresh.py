@@ -13,7 +13,7 @@ from received import an_event, write_file
 
 from intent_platform import daily, db
 from intent_platform.keys import create_missing_keys
-from intent_platform.profiles import ProfileRows, only_news, upsert
+from intent_platform.profiles import ProfileRows, upsert
 from intent_platform.profiles.upsert import _digests
 
 TODAY = date(2026, 8, 21)
@@ -63,9 +63,9 @@ def test_a_refresh_that_dies_leaves_its_day_unmarked_and_a_rerun_completes_it(sh
     write = daily._write
     calls = iter(range(5))
 
-    def write_and_die(*given):
+    def write_and_die(*given, **more):
         assert next(calls) < 2, "power is gone"
-        return write(*given)
+        return write(*given, **more)
 
     monkeypatch.setattr(daily, "_write", write_and_die)
     with pytest.raises(AssertionError, match="power is gone"):
@@ -132,13 +132,12 @@ def test_satellites_that_another_writer_changed_before_the_lock_was_had_are_put_
     daily.refresh_profiles(YESTERDAY, shop)
     overtaken = []
 
-    def look_and_be_overtaken(connection, rows):
-        news = only_news(connection, rows)
+    def be_overtaken_and_upsert(connection, rows):
         with db.connect(shop) as other:
-            overtaken.append(upsert(other, an_hour_before(news)))
-        return news
+            overtaken.append(upsert(other, an_hour_before(rows)))
+        return upsert(connection, rows)
 
-    monkeypatch.setattr(daily, "only_news", look_and_be_overtaken)
+    monkeypatch.setattr(daily, "upsert", be_overtaken_and_upsert)
     daily.refresh_profiles(TODAY, shop)
     assert sum(overtaken) == 5
     assert {name: rows for name, rows in content(shop).items() if name != "history"} == {
