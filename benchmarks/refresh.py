@@ -334,8 +334,12 @@ def _processor_seconds(settings: Settings) -> float:
 
 
 def _ticks(process: str) -> list[int]:
-    """Its own, user and system, and the same of its children that ended."""
-    return [int(each) for each in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:15]]
+    """Its own, user and system, and the same of its children that ended; none of one that has just ended itself."""
+    try:
+        told = Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(each) for each in told.rpartition(")")[2].split()[11:15]]
 
 
 def _wal_bytes(settings: Settings) -> int:
