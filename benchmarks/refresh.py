@@ -2,12 +2,15 @@
 
 Each side begins with a copy of one database (schema, indexes and fillfactor of the product; profiles, interests,
 recommendations and history of yesterday) and gets the same rows: once every row of every table is new, once those of
-one shopper in ten. Peers write it as one plans it first: COPY, one statement per table, one transaction. Meanwhile
-another process updates single profiles. Prints a table; writes var/bench/refresh.json.
+one shopper in ten. Peers write it as one plans it first: COPY, one statement per table, one transaction, so one
+connection; ours writes over two. Everything is on the disk at the end of each side. Meanwhile another process updates
+single profiles. processor_us is what a profile costs in all, here and in Postgres, however many work side by side.
+Prints a table; writes var/bench/refresh.json.
 """
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -144,9 +147,14 @@ def _as_scores(names: list[str], draws: dict[str, np.ndarray], valid_at: datetim
 
 
 def ours(settings: Settings, days: Iterator[Scores], stamp: Stamp) -> None:
-    """What refresh_profiles does once a bucket is scored."""
+    """What refresh_profiles does once a bucket is scored, and the marker: once it is on the disk, all is."""
     for scores in days:
-        daily._move(scores, scores.interests, None, stamp, settings)
+        is_rerun = scores.profiles["valid_at"][0].as_py() == NOON and stamp.scored_at > NOON
+        daily._move(scores, scores.interests, None, stamp, settings, is_rerun=is_rerun)
+    with db.connect(settings) as connection:
+        marker = {"day": stamp.scored_at.date(), "release_id": stamp.release_id, "users": 0, "rows_changed": 0}
+        number = stamp.promotion_number
+        db.query(connection, "put_refreshed_day", shop=stamp.shop, promotion_number=number, **marker)
 
 
 def on_conflict(settings: Settings, days: Iterator[Scores], stamp: Stamp) -> None:
@@ -217,7 +225,7 @@ INSERT INTO profiles.user_profile_history (
 SELECT
     shop, user_id, valid_at, purchase_intent, intent_missing_reason, intent_band, last_event_at, events_7d,
     add_to_carts_7d, purchases_30d, spent_30d, spent_currency, top_categories, recommended_items, source, release_id,
-    promotion_number, content_digest
+    promotion_number, split_part(content_digest, '-', 1)
 FROM new_user_profile
 """
 
@@ -298,20 +306,40 @@ def measured(settings: Settings, side: str, users: int, change: Change) -> dict[
         writer = spawn.Process(target=update_singly, args=(dsn, users, stop, results))
         writer.start()
         time.sleep(2)
-        before = _wal_bytes(settings)
+        before, worked = _wal_bytes(settings), _processor_seconds(settings)
         began = time.monotonic()
         SIDES[side](mine, iter(days), _stamp(NOON + timedelta(days=1)))
         seconds = time.monotonic() - began
+        worked = _processor_seconds(settings) - worked
         wal = _wal_bytes(settings) - before
         stop.set()
         waits = results.get()
         writer.join()
     return {
         "rows_per_s": users / seconds,
+        "processor_us": 1e6 * worked / users,
         "wal_mib": wal / 2**20,
         "writer_wait_ms": max(waits),
         "writer_p99_ms": float(np.percentile(waits, 99)),
     }
+
+
+def _processor_seconds(settings: Settings) -> float:
+    """Of this process and of all of the server's, those that ended too."""
+    server = embedded._Server.at(Path(settings.postgres_home))
+    postmaster = (server.data / "postmaster.pid").read_text().split()[0]
+    running = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    ticks = sum(sum(_ticks(each)[:2]) for each in running) + sum(_ticks(postmaster))
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks(process: str) -> list[int]:
+    """Its own, user and system, and the same of its children that ended; none of one that has just ended itself."""
+    try:
+        told = Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(each) for each in told.rpartition(")")[2].split()[11:15]]
 
 
 def _wal_bytes(settings: Settings) -> int:

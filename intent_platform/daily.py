@@ -2,6 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from intent_platform.settings import Settings
 
 log = get_logger(__name__)
 USERS_PER_TRANSACTION = 250  # a scorer may wait for one of them: some tens of milliseconds
+WRITERS = 2  # chunks written at once: while one is made here, Postgres has another to write
 REMOVE_FILES_AFTER = timedelta(days=1)  # longer than any step reads
 
 
@@ -99,11 +101,12 @@ def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
     stamp = _stamp(promotion, valid_at, settings)
     snapshot = Lake(settings.lake_root, settings.shop).snapshot()
     meeting = Meeting.of(snapshot, day, settings)
+    is_rerun = _is_refreshed(day, promotion, settings)
     users = rows_changed = 0
     for histories in sequences.user_buckets(snapshot, day, settings):
         scores = score(release, histories, valid_at=valid_at, settings=settings)
         users += scores.profiles.num_rows
-        rows_changed += _move(scores, histories, meeting, stamp, settings)
+        rows_changed += _move(scores, histories, meeting, stamp, settings, is_rerun=is_rerun)
     if meeting is not None:
         rows_changed += meeting.catch_up(release, stamp)
     report = RefreshReport(
@@ -121,18 +124,50 @@ def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
     return report
 
 
-def _move(scores: Scores, histories: pa.Table, meeting: Meeting | None, stamp: Stamp, settings: Settings) -> int:
-    """Write scored users chunk by chunk; returns how many profiles changed."""
-    return sum(_write(rows, own, meeting, settings) for rows, own in _chunks(scores, histories, stamp))
-
-
-def _write(rows: ProfileRows, histories: pa.Table, meeting: Meeting | None, settings: Settings) -> int:
-    """One chunk of users in a transaction; those who are ahead of the lake are left to the meeting."""
+def _is_refreshed(day: date, promotion: Promotion, settings: Settings) -> bool:
     with db.connect(settings) as connection:
+        progress = db.query(connection, "progress_of_days", shop=settings.shop)
+    return {"day": day, "promotion_number": promotion.promotion_number} in map(dict, progress)
+
+
+def _move(
+    scores: Scores,
+    histories: pa.Table,
+    meeting: Meeting | None,
+    stamp: Stamp,
+    settings: Settings,
+    *,
+    is_rerun: bool,
+) -> int:
+    """Write scored users chunk by chunk, WRITERS of them at a time; returns how many profiles changed."""
+
+    def write(chunk: tuple[Scores, pa.Table]) -> int:
+        return _write(*chunk, meeting, stamp, settings, is_rerun=is_rerun)
+
+    with ThreadPoolExecutor(max_workers=WRITERS, thread_name_prefix="writer") as writers:
+        return sum(writers.map(write, _chunks(scores, histories)))
+
+
+def _write(
+    scores: Scores,
+    histories: pa.Table,
+    meeting: Meeting | None,
+    stamp: Stamp,
+    settings: Settings,
+    *,
+    is_rerun: bool,
+) -> int:
+    """One chunk of users in a transaction; those who are ahead of the lake are left to the meeting."""
+    rows = ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp)
+    if is_rerun:  # else there is no use in asking: their day is new to all of them
+        with db.connect(settings) as connection:
+            rows = only_news(connection, rows)
+    with db.connect(settings) as connection:
+        db.query(connection, "commit_without_disk")
         if meeting is not None:
             ahead = meeting.seed(connection, histories)
             rows = rows.only(set(rows.user_ids) - ahead)
-        changed = upsert(connection, only_news(connection, rows))
+        changed = upsert(connection, rows)
     if meeting is not None:
         with db.connect(settings) as connection:
             meeting.look_again(connection, histories)
@@ -229,14 +264,14 @@ def _stamp(promotion: Promotion, valid_at: datetime, settings: Settings) -> Stam
     )
 
 
-def _chunks(scores: Scores, histories: pa.Table, stamp: Stamp) -> Iterator[tuple[ProfileRows, pa.Table]]:
+def _chunks(scores: Scores, histories: pa.Table) -> Iterator[tuple[Scores, pa.Table]]:
     """Runs of USERS_PER_TRANSACTION users with their events; all tables are in user_id order."""
     for start in range(0, scores.profiles.num_rows, USERS_PER_TRANSACTION):
         profiles = scores.profiles.slice(start, USERS_PER_TRANSACTION)
         interests, recommendations, own = (
             _rows_of(each, profiles["user_id"]) for each in (scores.interests, scores.recommendations, histories)
         )
-        yield ProfileRows.of(profiles, interests, recommendations, stamp), own
+        yield Scores(profiles=profiles, interests=interests, recommendations=recommendations), own
 
 
 def _rows_of(satellite: pa.Table, user_ids: pa.ChunkedArray) -> pa.Table:

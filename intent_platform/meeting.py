@@ -35,7 +35,7 @@ NO_DEVICES = Devices(known={}, newly_linked=())
 
 @dataclass(kw_only=True)
 class Meeting:
-    """One refresh's side of it."""
+    """One refresh's side of it. Threads may ask it at once, of different shoppers."""
 
     snapshot: Snapshot
     day: date

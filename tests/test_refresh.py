@@ -3,7 +3,9 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import sqlalchemy as sa
 from model_shop import publish
@@ -11,6 +13,8 @@ from received import an_event, write_file
 
 from intent_platform import daily, db
 from intent_platform.keys import create_missing_keys
+from intent_platform.profiles import ProfileRows, upsert
+from intent_platform.profiles.upsert import _digests
 
 TODAY = date(2026, 8, 21)
 YESTERDAY = TODAY - timedelta(days=1)
@@ -59,9 +63,9 @@ def test_a_refresh_that_dies_leaves_its_day_unmarked_and_a_rerun_completes_it(sh
     write = daily._write
     calls = iter(range(5))
 
-    def write_and_die(*given):
+    def write_and_die(*given, **more):
         assert next(calls) < 2, "power is gone"
-        return write(*given)
+        return write(*given, **more)
 
     monkeypatch.setattr(daily, "_write", write_and_die)
     with pytest.raises(AssertionError, match="power is gone"):
@@ -107,6 +111,77 @@ def test_satellites_that_are_too_many_too_few_or_wrong_are_mended_with_their_pro
         assert rows_of(shop, f"{damage} RETURNING 1")
     assert daily.refresh_profiles(YESTERDAY, shop).rows_changed == 5
     assert content(shop) == expected
+
+
+def test_of_interests_and_recommendations_only_the_set_whose_digest_differs_is_touched(shop):
+    daily.refresh_profiles(YESTERDAY, shop)
+    expected, before = content(shop), versions(shop)
+    emptied = "overlay(content_digest PLACING '0000000000000000' FROM 18)"
+    rows_of(shop, f"UPDATE profiles.user_profile SET content_digest = {emptied} RETURNING 1")
+    assert rows_of(shop, "UPDATE profiles.user_interest SET weight = 0.5 WHERE rank = 1 RETURNING 1")
+    assert daily.refresh_profiles(YESTERDAY, shop).rows_changed == 5
+    assert content(shop) == expected
+    assert versions(shop)[2] == before[2]
+
+
+def test_satellites_that_another_writer_changed_before_the_lock_was_had_are_put_right(shop, monkeypatch):
+    daily.refresh_profiles(YESTERDAY, shop)
+    daily.refresh_profiles(TODAY, shop)
+    expected = content(shop)
+    rows_of(shop, "TRUNCATE profiles.user_profile, profiles.user_profile_history CASCADE; SELECT 1")
+    daily.refresh_profiles(YESTERDAY, shop)
+    overtaken = []
+
+    def be_overtaken_and_upsert(connection, rows):
+        with db.connect(shop) as other:
+            overtaken.append(upsert(other, an_hour_before(rows)))
+        return upsert(connection, rows)
+
+    monkeypatch.setattr(daily, "upsert", be_overtaken_and_upsert)
+    daily.refresh_profiles(TODAY, shop)
+    assert sum(overtaken) == 5
+    assert {name: rows for name, rows in content(shop).items() if name != "history"} == {
+        name: rows for name, rows in expected.items() if name != "history"
+    }
+
+
+def an_hour_before(rows: ProfileRows) -> ProfileRows:
+    """What a scorer may have told of these shoppers: another profile, half the interest, one recommendation."""
+    profiles = rows.profiles
+    earlier = pc.subtract(profiles["valid_at"], pa.scalar(timedelta(hours=1)))
+    other = pa.array([f"{'1' * 16}-{'2' * 16}-{'3' * 16}"] * profiles.num_rows)
+    for name, values in {"valid_at": earlier, "content_digest": other}.items():
+        profiles = profiles.set_column(profiles.column_names.index(name), name, values)
+    halved = pc.multiply(rows.interests["weight"], 0.5)
+    interests = rows.interests.set_column(rows.interests.column_names.index("weight"), "weight", halved)
+    best = rows.recommendations.filter(pc.equal(rows.recommendations["rank"], 1))
+    stamp = replace(rows.stamp, source="nearline")
+    return replace(rows, profiles=profiles, interests=interests, recommendations=best, stamp=stamp)
+
+
+def test_only_the_days_marker_waits_for_the_disk(shop, monkeypatch):
+    setting = "SELECT setting, source FROM pg_settings WHERE name = 'synchronous_commit'"
+    ours, found = rows_of(shop, setting), []
+
+    def upsert_and_tell(connection, rows):
+        found.append(tuple(connection.execute(sa.text(setting)).one()))
+        return upsert(connection, rows)
+
+    monkeypatch.setattr(daily, "upsert", upsert_and_tell)
+    daily.refresh_profiles(YESTERDAY, shop)
+    assert found == [("off", "session")] * 3
+    assert rows_of(shop, setting) == ours != [("off", "session")]
+
+
+def test_a_digest_covers_every_value_and_no_neighbour():
+    rows = pa.table(
+        {"text": ["ab", "a", "a", None, ""], "more": ["c", "bc", "bc", "", None], "number": [1.0, 1, 2, 2, 2]}
+    )
+    each_alone = np.arange(6)
+    digests = _digests(rows, each_alone)
+    assert len(set(digests)) == 5
+    assert _digests(rows.slice(2, 2), each_alone[:3]) == digests[2:4]
+    assert _digests(rows, np.array([0, 2, 2, 5]))[1] == _digests(rows.slice(0, 0), np.array([0, 0]))[0]
 
 
 def test_columns_arrive_in_postgres_as_they_were(settings):

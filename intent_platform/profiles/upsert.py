@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -16,6 +17,11 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from intent_platform import db
+
+INTERESTS, RECOMMENDATIONS = (
+    slice(17, 33),
+    slice(34, 50),
+)  # of content_digest, behind 16 hex digits of the profile's own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +47,7 @@ class ProfileRows:
 
     @classmethod
     def of(cls, profiles: pa.Table, interests: pa.Table, recommendations: pa.Table, stamp: Stamp) -> Self:
-        rows = _profile_rows(profiles, recommendations, stamp)
+        rows = _profile_rows(profiles, interests, recommendations, stamp)
         return cls(profiles=rows, interests=interests, recommendations=recommendations, stamp=stamp)
 
     @property
@@ -52,10 +58,8 @@ class ProfileRows:
         """Those of these users."""
         if len(user_ids) == self.profiles.num_rows:
             return self
-        wanted = pa.array(list(user_ids), pa.string())
         profiles, interests, recommendations = (
-            each.filter(pc.is_in(each["user_id"], value_set=wanted))
-            for each in (self.profiles, self.interests, self.recommendations)
+            _of(user_ids, each) for each in (self.profiles, self.interests, self.recommendations)
         )
         return replace(self, profiles=profiles, interests=interests, recommendations=recommendations)
 
@@ -65,18 +69,21 @@ def upsert(connection: sa.Connection, rows: ProfileRows) -> int:
     if not rows.profiles.num_rows:
         return 0
     moved = db.query(connection, "move_profiles", **asdict(rows.stamp), **db.array_columns(rows.profiles))
-    changed = [each["user_id"] for each in moved]
-    if changed:
-        of_changed = rows.only(changed)
+    given = dict(zip(rows.user_ids, rows.profiles["content_digest"].to_pylist(), strict=True))
+    digests = [(each["user_id"], given[each["user_id"]], each["found_digest"] or "") for each in moved]
+    interests_of = [user_id for user_id, new, old in digests if new[INTERESTS] != old[INTERESTS]]
+    recommendations_of = [user_id for user_id, new, old in digests if new[RECOMMENDATIONS] != old[RECOMMENDATIONS]]
+    if interests_of or recommendations_of:
         db.query(
             connection,
             "move_satellites",
             shop=rows.stamp.shop,
-            user_ids=changed,
-            **db.array_columns(of_changed.interests, "interest_"),
-            **db.array_columns(of_changed.recommendations, "recommendation_"),
+            interests_of=interests_of,
+            recommendations_of=recommendations_of,
+            **db.array_columns(_of(interests_of, rows.interests), "interest_"),
+            **db.array_columns(_of(recommendations_of, rows.recommendations), "recommendation_"),
         )
-    return len(changed)
+    return len(moved)
 
 
 def only_news(connection: sa.Connection, rows: ProfileRows) -> ProfileRows:
@@ -95,19 +102,38 @@ def write_items(connection: sa.Connection, items: pa.Table, shop: str) -> None:
     db.query(connection, "move_staged_items")
 
 
-def _profile_rows(profiles: pa.Table, recommendations: pa.Table, stamp: Stamp) -> pa.Table:
-    """Lists become JSON, and content_digest covers all that people read."""
-    profiles, recommendations = profiles.combine_chunks(), recommendations.combine_chunks()
+def _of(user_ids: Collection[str], rows: pa.Table) -> pa.Table:
+    return rows.filter(pc.is_in(rows["user_id"], value_set=pa.array(list(user_ids), pa.string())))
+
+
+def _profile_rows(profiles: pa.Table, interests: pa.Table, recommendations: pa.Table, stamp: Stamp) -> pa.Table:
+    """Lists become JSON; content_digest names what people read of profile, interests and recommendations."""
+    profiles = profiles.combine_chunks()
+    own, of_interests, of_recommendations = (
+        _starts(each["user_id"], profiles["user_id"]) for each in (profiles, interests, recommendations)
+    )
     lists = {
         "top_categories": _top_categories(profiles["top_categories"].chunk(0)),
-        "recommended_items": _recommended_items(recommendations, profiles["user_id"]),
+        "recommended_items": _recommended_items(recommendations, of_recommendations),
     }
     rows = profiles.drop_columns(["top_categories"])
     for name, values in lists.items():
         rows = rows.append_column(name, values)
-    rows = rows.append_column("content_digest", _digests(rows.drop_columns(["valid_at"])))
+    digests = zip(
+        _digests(rows.drop_columns(["valid_at"]), own),
+        _digests(interests.drop_columns(["user_id"]), of_interests),
+        _digests(recommendations.drop_columns(["user_id"]), of_recommendations),
+        strict=True,
+    )
+    rows = rows.append_column("content_digest", pa.array(["-".join(each) for each in digests], pa.string()))
     horizon = pa.scalar(timedelta(hours=stamp.horizon_hours), pa.duration("us"))
     return rows.append_column("expires_at", pc.add(rows["valid_at"], horizon))
+
+
+def _starts(of: pa.ChunkedArray, user_ids: pa.ChunkedArray) -> np.ndarray:
+    """int64 (users + 1,): where the rows of each user begin and end; rows are in order of users."""
+    owner = pc.index_in(of, value_set=user_ids.combine_chunks())
+    return np.append(0, np.cumsum(np.bincount(owner.to_numpy(), minlength=len(user_ids))))
 
 
 def _top_categories(lists: pa.ListArray) -> pa.Array:
@@ -116,12 +142,10 @@ def _top_categories(lists: pa.ListArray) -> pa.Array:
     return _as_json(offsets - offsets[0], {"category": flat.field("category"), "weight": flat.field("weight")})
 
 
-def _recommended_items(recommendations: pa.Table, user_ids: pa.ChunkedArray) -> pa.Array:
+def _recommended_items(recommendations: pa.Table, starts: np.ndarray) -> pa.Array:
     """One JSON list per user, from rows in order of (user, rank)."""
-    owner = pc.index_in(recommendations["user_id"], value_set=user_ids.combine_chunks())
-    counts = np.bincount(owner.to_numpy(), minlength=len(user_ids))
     scores = pc.round(recommendations["score"], 6)
-    return _as_json(np.append(0, np.cumsum(counts)), {"item_id": recommendations["item_id"], "score": scores})
+    return _as_json(starts, {"item_id": recommendations["item_id"], "score": scores})
 
 
 def _as_json(offsets: np.ndarray, columns: dict[str, pa.Array | pa.ChunkedArray]) -> pa.Array:
@@ -138,17 +162,38 @@ def _json_values(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not pa.types.is_string(values.type):
         return values.cast(pa.string())
+    if not pc.any(pc.match_substring_regex(values, r'["\\\x00-\x1f]')).as_py():
+        return pc.binary_join_element_wise('"', values, '"', "")
     distinct = values.dictionary_encode()
     return pa.array(
         [json.dumps(each, ensure_ascii=False) for each in distinct.dictionary.to_pylist()], pa.string()
     ).take(distinct.indices)
 
 
-def _digests(content: pa.Table) -> pa.Array:
-    """MD5 of each row's values in order of columns."""
-    columns = [
-        each.cast(pa.int64()).cast(pa.string()) if pa.types.is_timestamp(each.type) else each.cast(pa.string())
-        for each in content.columns
-    ]
-    joined = pc.binary_join_element_wise(*columns, "\x1f", null_handling="replace", null_replacement="\\N")
-    return pa.array([hashlib.md5(each.encode(), usedforsecurity=False).hexdigest() for each in joined.to_pylist()])
+def _digests(rows: pa.Table, starts: np.ndarray) -> list[str]:
+    """A digest per user of the values of the user's rows, from their bytes as Arrow holds them.
+
+    First all that is of fixed width, row by row, with the length of each text (−1: NULL; a missing number is NaN); then
+    the texts, column by column.
+    """
+    columns = [each.combine_chunks() for each in rows.columns]
+    texts = [each for each in columns if pa.types.is_string(each.type)]
+    lengths = [pc.fill_null(pc.binary_length(each), -1) for each in texts]
+    numbers = [each.to_numpy(zero_copy_only=False) for each in columns if not pa.types.is_string(each.type)]
+    fixed = [*numbers, *(each.to_numpy() for each in lengths)]
+    together = np.concatenate([each.view(np.uint8).reshape(rows.num_rows, each.itemsize) for each in fixed], axis=1)
+    parts = [_cut(together.tobytes(), starts * together.shape[1]), *(_cut(*_content(each, starts)) for each in texts)]
+    return [hashlib.blake2b(b"".join(each), digest_size=8).hexdigest() for each in zip(*parts, strict=True)]
+
+
+def _content(texts: pa.Array, starts: np.ndarray) -> tuple[bytes, np.ndarray]:
+    """All texts in one, and where each user's begin and end."""
+    if not len(texts):
+        return b"", starts
+    _, offsets, content = texts.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[texts.offset + starts]
+    return (content.to_pybytes() if content else b""), bounds
+
+
+def _cut(content: bytes, bounds: np.ndarray) -> list[bytes]:
+    return [content[start:end] for start, end in pairwise(bounds.tolist())]

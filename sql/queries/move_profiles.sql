@@ -1,4 +1,5 @@
--- Move profiles forward, append to the history what it does not say yet; return the users whose profile changed.
+-- Move profiles forward, append to the history what it does not say yet; return the users whose profile changed, each
+-- with the digest found under its lock: it tells which interests and recommendations must be written too.
 -- Locks: row locks only, in user_id order, so two writers do not deadlock.
 -- A profile moves forward only, by (input_watermark, promotion_number): a late run never overwrites what is fresher,
 -- and equal content is not written again, so a rerun changes no row. The history also takes a late run of an earlier
@@ -91,7 +92,7 @@ appended AS (
         given.source,
         given.release_id,
         given.promotion_number,
-        given.content_digest
+        split_part(given.content_digest, '-', 1)
     FROM given
     LEFT JOIN LATERAL (
         SELECT
@@ -105,7 +106,7 @@ appended AS (
         LIMIT 1
     ) AS newest ON TRUE
     WHERE
-        newest.content_digest IS DISTINCT FROM given.content_digest
+        newest.content_digest IS DISTINCT FROM split_part(given.content_digest, '-', 1)
         AND coalesce(newest.promotion_number <= given.promotion_number, TRUE)
         AND NOT coalesce(
             given.source = 'nearline' AND newest.source = 'nearline'
@@ -151,4 +152,4 @@ WHERE
     (excluded.input_watermark, excluded.promotion_number) >= (known.input_watermark, known.promotion_number)
     AND (excluded.content_digest, excluded.valid_at, excluded.release_id, excluded.promotion_number)
     IS DISTINCT FROM (known.content_digest, known.valid_at, known.release_id, known.promotion_number)
-RETURNING user_id;
+RETURNING known.user_id, old.content_digest AS found_digest;

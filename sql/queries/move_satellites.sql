@@ -1,4 +1,4 @@
--- Bring interests and recommendations of some users to what is given, touching only rows that differ.
+-- Bring interests of some users, recommendations of some, to what is given, touching only rows that differ.
 -- Locks: those rows; the users' user_profile rows are locked already, so nobody else writes their satellites. That is
 -- why this is a statement of its own: it must see what was committed before those locks were had.
 -- Rows that change are found by their place (ctid), through any(array(…)), whatever the statistics say.
@@ -7,7 +7,7 @@ WITH known_interest AS MATERIALIZED (
         old.ctid AS place,
         old.*
     FROM profiles.user_interest AS old
-    WHERE old.shop = :shop AND old.user_id = any(cast(:user_ids AS text[]))
+    WHERE old.shop = :shop AND old.user_id = any(cast(:interests_of AS text[]))
 ),
 
 new_interest AS MATERIALIZED (
@@ -60,7 +60,7 @@ known_recommendation AS MATERIALIZED (
         old.ctid AS place,
         old.*
     FROM profiles.user_recommendation AS old
-    WHERE old.shop = :shop AND old.user_id = any(cast(:user_ids AS text[]))
+    WHERE old.shop = :shop AND old.user_id = any(cast(:recommendations_of AS text[]))
 ),
 
 new_recommendation AS MATERIALIZED (
