@@ -28,7 +28,8 @@ from intent_platform.profiles import Stamp
 from intent_platform.rescoring import rescore
 from intent_platform.settings import Settings
 
-USERS_PER_TRANSACTION = 500
+USERS_PER_TRANSACTION = 25
+"""Of those ahead, who are scored while their states are locked: the scorer may be waiting for them."""
 
 NO_DEVICES = Devices(known={}, newly_linked=())
 
@@ -89,7 +90,8 @@ class Meeting:
 
     def catch_up(self, release: Release, stamp: Stamp) -> int:
         """Score everyone who is ahead from lake and state together; returns how many were scored."""
-        known = Rows.of(as_owned(pa.concat_tables(self.histories))).table if self.histories else None
+        lake = Rows.of(as_owned(pa.concat_tables(self.histories)) if self.histories else OWNED_SCHEMA.empty_table())
+        place = {user_id: number for number, user_id in enumerate(lake.user_ids.to_pylist())}
         with db.connect(self.settings) as connection:
             put_devices(connection, self.snapshot, self.settings.shop, self.day, self.settings)
             rows = db.query(connection, "all_users_ahead", shop=self.settings.shop, known_days=self.known_days)
@@ -97,17 +99,17 @@ class Meeting:
         scored = 0
         for first in range(0, len(users), USERS_PER_TRANSACTION):
             some = users[first : first + USERS_PER_TRANSACTION]
+            from_lake = lake.of_users(place[each] for each in some if each in place)
             with db.connect(self.settings) as connection:
-                scored += self._merge_and_score(connection, release, some, known, stamp)
+                scored += self._merge_and_score(connection, release, some, from_lake, stamp)
         with db.connect(self.settings) as connection:
             note_seeded(connection, self.snapshot, self.day, self.settings)
         return scored
 
     def _merge_and_score(
-        self, connection: sa.Connection, release: Release, users: list[str], known: pa.Table | None, stamp: Stamp
+        self, connection: sa.Connection, release: Release, users: list[str], from_lake: pa.Table, stamp: Stamp
     ) -> int:
         states = lock_states(connection, stamp.shop, users)
-        from_lake = OWNED_SCHEMA.empty_table() if known is None else _of_users(known, pa.array(users))
         has_lake = pc.is_in(states.events["user_id"], value_set=pc.unique(from_lake["user_id"]).cast(pa.string()))
         only_here = pc.invert(
             pc.is_in(states.events["received_on"], value_set=pa.array([None, *self.known_days], pa.date32()))

@@ -126,10 +126,18 @@ def train_network_of(material):
     return _new_network(material, SETTINGS, None, FORMS[0])
 
 
+def test_an_item_that_was_only_ever_the_last_of_a_shopper_is_known_by_its_id(release):
+    _, material, _ = prepared(many_histories(20), release.model.text)
+    one = np.flatnonzero(material.train.next_item >= 0)[:1]
+    network = train_network_of(replace(material, train=material.train.take(one)))
+    target = material.catalogue.item_ids[int(material.train.next_item[one[0]])].as_py()
+    assert target in network.known_items
+
+
 def test_the_form_with_the_least_validation_loss_is_kept_with_the_purchase_half_of_the_first(release, tmp_path):
     settings = replace(SETTINGS, home=tmp_path, threads=1, max_epochs=1)
     _, material, _ = prepared(many_histories(120), release.model.text)
-    forms = Form(width=16, dropout=0.0), Form(width=8, dropout=0.9)
+    forms = Form(width=16, dropout=0.0, temperature=16.0), Form(width=8, dropout=0.9, temperature=16.0)
     network = train_network(material, tmp_path / "run", settings, forms=forms)
     losses = {}
     for form in forms:
@@ -314,7 +322,9 @@ def test_an_item_without_an_event_in_training_is_found_by_its_text(tmp_path):
         events = read_events(view, item, np.full(count, -1), text)
         inputs = Inputs(rows=view, events=events, catalogue=catalogue_of(items, vectors))
         material = make_material(inputs, examples["train"], examples["validation"])
-        network = train_network(material, tmp_path / name, settings, forms=(Form(width=32, dropout=0.1),))
+        network = train_network(
+            material, tmp_path / name, settings, forms=(Form(width=32, dropout=0.1, temperature=16.0),)
+        )
         assert not set(network.known_items) & set(items["item_id"].take(pa.array(test.next_item)).to_pylist())
         known = network.item_vectors(items, vectors)
         found = ranks(network.user_vectors(network.states(material, known, test.position)), known, test.next_item)

@@ -123,7 +123,10 @@ def _forms(given: TrainingInput, settings: Settings) -> Sequence[Form]:
         network = load_model(given.root, given.champion, settings).network
     except IntentError:  # the contest says why it cannot be asked
         return FORMS
-    return FORMS if network is None else (Form(width=network.shape.width, dropout=network.shape.dropout),)
+    if network is None:
+        return FORMS
+    shape = network.shape
+    return (Form(width=shape.width, dropout=shape.dropout, temperature=shape.temperature),)
 
 
 def _fit_rest(

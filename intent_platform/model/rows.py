@@ -1,5 +1,6 @@
 """Sequence rows as numpy arrays: the one view of a shopper's events that features, network and scoring share."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -42,6 +43,11 @@ class Rows:
     @property
     def users(self) -> int:
         return len(self.starts) - 1
+
+    def of_users(self, users: Iterable[int]) -> pa.Table:
+        """The rows of these users alone, without a look at the others'."""
+        spans = [self.table.slice(self.starts[each], self.starts[each + 1] - self.starts[each]) for each in users]
+        return pa.concat_tables([self.table.slice(0, 0), *spans])
 
     @cached_property
     def user_ids(self) -> pa.Array:

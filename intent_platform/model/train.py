@@ -48,13 +48,17 @@ least: on the 14-day shop of 2,000 users that was epoch 3 for purchases, while n
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Form:
-    """How large the next-item half is, and how much of it is left out at random: the fewer events, the more."""
+    """How large the next-item half is, how much of it is left out at random, and how sharply it may prefer an item.
+
+    The fewer events, the more must be left out; and what is left out blurs the cosines, so their scale must be larger.
+    """
 
     width: int
     dropout: float
+    temperature: float
 
 
-FORMS = (Form(width=128, dropout=0.25), Form(width=64, dropout=0.5))
+FORMS = (Form(width=128, dropout=0.25, temperature=16.0), Form(width=64, dropout=0.5, temperature=24.0))
 """Tried at a shop's first training; later ones keep the champion's. On Diginetica the first wins; on Amazon Beauty,
 with a quarter of the events, it learns by heart from epoch 3 on, and the second wins."""
 
@@ -219,7 +223,8 @@ def _with_total(losses: dict[str, float]) -> dict[str, float]:
 def _new_network(
     material: Material, settings: Settings, start: LogisticRegression | None, form: Form
 ) -> BehaviourNetwork:
-    seen = np.unique(material.events.item[material.train.position])
+    # Items that were only ever the last of a shopper are learned as targets.
+    seen = np.unique(np.append(material.events.item[material.train.position], material.train.next_item))
     known = material.catalogue.item_ids.take(seen[seen >= 0]).to_pylist()
     shape = Shape(
         text_dimensions=material.catalogue.text_vectors.shape[1],
