@@ -1,4 +1,4 @@
-"""A training that begins with the champion's weights: what is carried, when it may be, and what it is worth."""
+"""A training that begins with the champion's weights: what is carried, and when it may be."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ from intent_platform.model.lexical import fit_lexical
 from intent_platform.model.network import BehaviourNetwork
 from intent_platform.model.text import TextTower, find_encoder
 from intent_platform.model.train import Form, train_network, validation_losses
-from intent_platform.model.warm import learn_on_from, why_cold
+from intent_platform.model.warm import CHAMPIONS_SHARE, learn_on_from, why_cold
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
 
@@ -109,17 +109,17 @@ def test_items_and_categories_are_carried_by_name_and_new_ones_begin_as_ever(beg
     assert "a-new-item" in warm.known_items
     assert "a-new-item" not in known.known_items
     for item_id, number in warm.id_number.items():
-        expected = known.tower.id.weight[known.id_number[item_id]] if item_id in known.id_number else None
-        torch.testing.assert_close(
-            warm.tower.id.weight[number], cold.tower.id.weight[number] if expected is None else expected
-        )
+        own = cold.tower.id.weight[number]
+        before = known.tower.id.weight[known.id_number[item_id]] if item_id in known.id_number else own
+        torch.testing.assert_close(warm.tower.id.weight[number], torch.lerp(own, before, CHAMPIONS_SHARE))
     places = {name: (warm.shape.categories.index(name) + 1) for name in warm.shape.categories}
     for layer in ("tower.category.weight", "to_category.weight", "to_category.bias"):
         now, before, fresh = (each.state_dict()[layer] for each in (warm, known, cold))
-        torch.testing.assert_close(now[0], before[0])
+        torch.testing.assert_close(now[0], torch.lerp(fresh[0], before[0], CHAMPIONS_SHARE))
         torch.testing.assert_close(now[places["books"]], fresh[places["books"]])
         for name in known.shape.categories:
-            torch.testing.assert_close(now[places[name]], before[known.shape.categories.index(name) + 1])
+            theirs = before[known.shape.categories.index(name) + 1]
+            torch.testing.assert_close(now[places[name]], torch.lerp(fresh[places[name]], theirs, CHAMPIONS_SHARE))
 
 
 def test_a_text_says_the_same_to_the_network_after_its_letters_were_fitted_anew(champion, settings):
