@@ -50,11 +50,12 @@ format: $(STAMP) ## let ruff and sqlfluff rewrite what they can
 bench-intake: $(STAMP) ## the whole door at 1 M and 5 M events, beside Great Expectations and DuckDB alone
 	$(BIN)/python benchmarks/intake.py
 
-bench-accuracy: $(STAMP) ## next items on public logs beside popularity and neighbours; PROTOCOL=diginetica|beauty|office for one
-	$(BIN)/python benchmarks/next_item.py $(if $(PROTOCOL),--protocol $(PROTOCOL))
+bench-accuracy: $(STAMP) ## next items on public logs beside popularity and neighbours; PROTOCOL=diginetica|beauty|office for one, EPOCHS=
+	$(BIN)/intent bench next-item --data $(INTENT_BENCH_DATA) $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(EPOCHS),--epochs $(EPOCHS))
 
 bench-purchase: $(STAMP) ## purchases beside the truth of a synthetic shop, and on a real excerpt
-	$(BIN)/python benchmarks/purchase.py
+	$(BIN)/intent bench purchase
+	$(BIN)/intent bench purchase --data $(INTENT_BENCH_DATA)
 
 bench-index: $(STAMP) ## the item index beside exact search and hnswlib, on vectors learned from public logs
 	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,demo,dev,bench]'

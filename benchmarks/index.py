@@ -23,10 +23,10 @@ import faiss
 import hnswlib
 import matplotlib as mpl
 import numpy as np
-from next_item import Contender, phase
-from next_item_data import LOADERS, Task
-from result import FOLDER, peak_mib, write_result
 
+from intent_platform.bench.next_item import Contender, phase
+from intent_platform.bench.public_logs import Task, load_log
+from intent_platform.bench.result import bench_folder, bench_settings, peak_mib, write_result
 from intent_platform.index.nearest import RECALL_AT, SHARED_FROM, WANTED_RECALL, Asked, Nearest, build_nearest
 from intent_platform.settings import Settings
 
@@ -56,10 +56,10 @@ class Contestant:
 
 def learned(task: Task, epochs: int) -> Shop:
     """The product's vectors of a public log; kept, because training takes minutes."""
-    kept = FOLDER / "checkpoints" / f"vectors-{task.name}-{epochs}.npz"
+    kept = bench_folder() / "vectors" / f"{task.name}-{epochs}.npz"
     if not kept.exists():
-        settings = Settings(max_epochs=epochs, home=Path("var"), encoder="" if any(task.titles) else "none")
-        contender = Contender(task, settings, FOLDER / "checkpoints" / f"{task.name}-{epochs}")
+        settings = bench_settings(epochs=epochs, encoder="" if any(task.titles) else "none")
+        contender = Contender(task, settings, kept.with_suffix("") / "checkpoint")
         asked = contender.asked(contender.test, phase(task, 2))
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.savez(kept, vectors=asked.vectors, questions=asked.wanted)
@@ -208,9 +208,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    if not given.data.is_dir():
-        sys.exit(f"{given.data} is not there; set INTENT_BENCH_DATA, or give --data.")
-    tasks = {name: LOADERS[name][1](given.data / LOADERS[name][0]) for name in ("office", "diginetica")}
+    tasks = {name: load_log(name, given.data) for name in ("office", "diginetica")}
     shops = [learned(task, given.epochs) for task in tasks.values()]
     shops += [made(shops[-1], 100_000, "made_100k"), made(shops[-1], 1_000_000, "made_1m")]
     figures: dict[str, float] = {}
@@ -227,7 +225,7 @@ def main() -> None:
         for name in peers.keys() & found.keys():
             peers[name] |= {f"{prefix}{key}": value for key, value in found[name].items()}
         if shop.name == "made_100k" and index.kind == "lists":
-            plot(shop, index, other, FOLDER / "recall-latency.svg")
+            plot(shop, index, other, bench_folder() / "recall-latency.svg")
     figures["peak_mib"] = peak_mib()
     files = [path for task in tasks.values() for path in task.files]
     write_result("index", figures, peers, files, " ".join(["python benchmarks/index.py", *sys.argv[1:]]))

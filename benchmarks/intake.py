@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-from result import write_result
+
+from intent_platform.bench.result import write_result
 
 DAY = date(2026, 8, 21)
 SMALL, LARGE = 1_000_000, 5_000_000

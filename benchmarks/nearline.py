@@ -28,9 +28,9 @@ import psycopg2
 import pyarrow as pa
 import sqlalchemy as sa
 import torch
-from result import write_result
 
 from intent_platform import daily, db, keys, nearline, training
+from intent_platform.bench.result import write_result
 from intent_platform.inbox.door import InboxDoor
 from intent_platform.settings import Settings
 from intent_platform.synthetic import write_shop

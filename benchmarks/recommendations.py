@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 from nearline import trained_shop
-from result import peak_mib, write_result
 
 from intent_platform import daily, db
+from intent_platform.bench.result import peak_mib, write_result
 from intent_platform.index.registry import current_release
 from intent_platform.index.release import Release
 from intent_platform.lake import Lake

@@ -26,9 +26,9 @@ import numpy as np
 import psycopg2
 import pyarrow as pa
 import sqlalchemy as sa
-from result import write_result
 
 from intent_platform import daily, db
+from intent_platform.bench.result import write_result
 from intent_platform.db import embedded
 from intent_platform.db.connection import _engine
 from intent_platform.profiles import ProfileRows, Stamp

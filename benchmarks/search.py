@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from result import write_result
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from intent_platform.bench.result import write_result
 from intent_platform.events.contract import ITEM_SCHEMA
 from intent_platform.index.build import build_index
 from intent_platform.index.demand import Demand

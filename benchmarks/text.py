@@ -22,8 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: as the prod
 
 import numpy as np
 import torch
-from result import write_result
 
+from intent_platform.bench.result import write_result
 from intent_platform.model import encoding
 from intent_platform.model.text import Encoder, find_encoder
 from intent_platform.settings import Settings

@@ -17,7 +17,6 @@ import contextlib
 import math
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,11 +26,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from next_item import prepare
-from next_item_data import load_diginetica
-from result import write_result
 from torch import Tensor, nn
 
+from intent_platform.bench.next_item import prepare
+from intent_platform.bench.public_logs import load_log
+from intent_platform.bench.result import write_result
 from intent_platform.model.inputs import Inputs
 from intent_platform.model.network import BehaviourNetwork
 from intent_platform.model.ranking import ranks
@@ -233,24 +232,24 @@ def learned_runs(material: Material) -> list[np.ndarray]:
 SIDES = {"ours": train_ours, "plain_sasrec": train_plain}
 
 
-def side(name: str, folder: Path, pipe: Connection, settings: Settings) -> None:
+def side(name: str, data: Path, pipe: Connection, settings: Settings) -> None:
     """The process of one side."""
     torch.set_num_threads(settings.threads)
-    material = prepare(load_diginetica(folder), settings).material
+    material = prepare(load_log("diginetica", data), settings).material
     turn = Turn(pipe=pipe, positions_per_epoch=len(material.train))
     with contextlib.suppress(Stopped):
         SIDES[name](material, turn, settings)
     pipe.send(None)
 
 
-def race(folder: Path, minutes: float, settings: Settings) -> dict[str, list[Mark]]:
+def race(data: Path, minutes: float, settings: Settings) -> dict[str, list[Mark]]:
     """Each side's marks, in order of time."""
     context = multiprocessing.get_context("spawn")
     os.environ.update(CHILD_ENVIRONMENT, OMP_NUM_THREADS=str(settings.threads))
     pipes = {}
     for name in SIDES:
         pipes[name], theirs = context.Pipe()
-        context.Process(target=side, args=(name, folder, theirs, settings), daemon=True).start()
+        context.Process(target=side, args=(name, data, theirs, settings), daemon=True).start()
     marks: dict[str, list[Mark]] = {name: [] for name in SIDES}
     running = set(SIDES)
     while running:
@@ -290,12 +289,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20, help="of training, for each side")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    folder = given.data / "diginetica"
-    if not folder.is_dir():
-        sys.exit(f"{folder} is not there; set INTENT_BENCH_DATA, or give --data.")
+    task = load_log("diginetica", given.data)  # what is wrong with it is said before anything runs
     with tempfile.TemporaryDirectory() as home:
         settings = Settings(home=Path(home), encoder="none", threads=given.threads)
-        marks = race(folder, given.minutes, settings)
+        marks = race(given.data, given.minutes, settings)
     best = max(each.mrr_at_20 for each in marks["plain_sasrec"])
     found = {name: figures(each, best) for name, each in marks.items()}
     for name, each in found.items():
@@ -309,7 +306,7 @@ def main() -> None:
         "training",
         found["ours"],
         {"plain_sasrec": found["plain_sasrec"]},
-        load_diginetica(folder).files,
+        task.files,
         f"python benchmarks/training.py --minutes {given.minutes:g} --threads {given.threads}",
     )
 

@@ -27,8 +27,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-from result import write_result
 
+from intent_platform.bench.result import write_result
 from intent_platform.model.examples import make_examples
 from intent_platform.model.inputs import positions_of
 from intent_platform.model.lexical import fit_lexical

@@ -8,18 +8,17 @@ Prints a table; writes var/bench/unseen-<data>.json with the network without tex
 
 import argparse
 import os
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from next_item import prepare as prepare_log
-from next_item_data import load_office
-from purchase import synthetic_shop
-from result import write_result
 
+from intent_platform.bench.next_item import prepare as prepare_log
+from intent_platform.bench.public_logs import load_log
+from intent_platform.bench.purchase import synthetic_shop
+from intent_platform.bench.result import bench_settings, write_result
 from intent_platform.model.candidate import prepare
 from intent_platform.model.examples import Examples
 from intent_platform.model.logistic import fit_logistic
@@ -76,9 +75,9 @@ def compare(name: str, shop: Shop, files: list[Path], settings: Settings, comman
     write_result(f"unseen-{name}", with_text, {"no_text": without}, files, command)
 
 
-def office(folder: Path, epochs: int) -> None:
-    settings = Settings(max_epochs=epochs, home=Path("var"))
-    task = load_office(folder)
+def office(data: Path, epochs: int) -> None:
+    settings = bench_settings(epochs=epochs, encoder="")
+    task = load_log("office", data)
     prepared = prepare_log(task, settings)
     shop = Shop(items=prepared.items, material=prepared.material, test=prepared.test)
     compare("office", shop, list(task.files), settings, f"python benchmarks/unseen.py office --epochs {epochs}")
@@ -100,10 +99,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     given = parser.parse_args()
     if "office" in given.data:
-        folder = Path(os.environ.get("INTENT_BENCH_DATA", "../shared/data")) / "amazon_office"
-        if not folder.is_dir():
-            sys.exit(f"{folder} is not there; set INTENT_BENCH_DATA.")
-        office(folder, given.epochs)
+        office(Path(os.environ.get("INTENT_BENCH_DATA", "../shared/data")), given.epochs)
     if "shop" in given.data:
         synthetic(given.users, given.days, given.epochs)
 

@@ -7,7 +7,8 @@ otherwise its one task is skipped within seconds. By form at any time.
 evaluate beside simple opponents and the champion → gate → model, index, promotion. A candidate that loses is kept with
 its figures and the reason, and the champion stays. With `INTENT_REQUIRE_APPROVAL=1` a person is asked before the
 promotion: the run waits under *Required Actions* and shows the reasons and the figures; either answer is written down.
-Where the evaluation report lies, a candidate's that was refused too, is the task's XCom `report` and stands in its log.
+The button *Evaluation report* of the task opens its report, a candidate's that was refused too; the file is named in
+the task's XCom `report` and in its log.
 
 **What it gives**: the asset `intent_model`, keyed by the newest clean day it knew, when another model serves.
 `refresh_profiles` follows.
@@ -25,6 +26,7 @@ from airflow.sdk import Param, PartitionedAssetTimetable, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 from intent_assets import CLEAN_EVENTS, INTENT_MODEL
 from intent_days import DAY, MACROS
+from intent_reports import EvaluationReport
 from intent_retries import RETRY_WHAT_MAY_PASS
 
 APPROVE = "Approve"
@@ -105,6 +107,7 @@ def retrain_classifier():
         outlet_events[INTENT_MODEL].add_partitions(day)
 
     release_id = retrain(DAY)
+    release_id.operator.operator_extra_links = [EvaluationReport()]
     if REQUIRE_APPROVAL:
         approve = HITLOperator(
             task_id="approve",

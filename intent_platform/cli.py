@@ -26,6 +26,8 @@ from intent_platform.paths import resource_folder
 from intent_platform.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+bench = typer.Typer(no_args_is_help=True, help="What the models are worth, beside simple peers; figures as JSON.")
+app.add_typer(bench, name="bench")
 
 Day = Annotated[str, typer.Argument(metavar="DAY", help="A day such as 2026-08-21, in the shop's time zone.")]
 Source = Annotated[str | None, typer.Option(help="Mapping: a name in sources/ or a path to a TOML file.")]
@@ -306,6 +308,43 @@ def demo(
     from intent_platform.demo import run_demo
 
     run_demo(Settings.from_env(), is_once=once, source=source, events=events, day=_day(day) if day else None)
+
+
+@bench.command()
+def next_item(
+    data: Annotated[Path, typer.Option(help="Folder of a log's files, or the one that holds the logs' folders.")],
+    protocol: Annotated[
+        str | None, typer.Option(metavar="diginetica|beauty|office", help="Which log and split; left out: all three.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="At most so many passes over the log.")] = 12,
+) -> None:
+    """Predict the next item on a public log, the whole catalogue ranked."""
+    from intent_platform.bench import next_item
+    from intent_platform.bench.public_logs import PROTOCOLS
+
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise typer.BadParameter(f"{protocol!r} is no protocol; give one of {', '.join(PROTOCOLS)}.")
+    for name in [protocol] if protocol else PROTOCOLS:
+        next_item.run(name, data, epochs)
+
+
+@bench.command()
+def purchase(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of day files of REES46's form (2019-10-01.csv). Left out: the synthetic shop."),
+    ] = None,
+    users: Annotated[int, typer.Option(min=1, help="Shoppers of the synthetic shop.")] = 12_000,
+    days: Annotated[int, typer.Option(min=1, help="Days of the synthetic shop.")] = 28,
+    epochs: Annotated[int, typer.Option(min=1, help="At most so many passes over the days.")] = 4,
+) -> None:
+    """Predict purchases: of the synthetic shop beside its own truth, or of a real excerpt by five folds."""
+    from intent_platform.bench import purchase
+
+    if data is None:
+        purchase.run_synthetic(users, days, epochs)
+    else:
+        purchase.run_excerpt(data, epochs)
 
 
 @app.command()

@@ -91,6 +91,9 @@ class Settings:
     training_every_days: int = 7
     """retrain_classifier trains again when the newest model is at least this old."""
 
+    warm_start: bool = True
+    """A training begins near the champion's weights where they still fit; 0: from scratch."""
+
     require_approval: bool = False
     """1: what the gate lets pass serves only after a person approved it, in Airflow or by `intent promote`."""
 

@@ -98,8 +98,9 @@ def retrain(day: date, settings: Settings, *, is_forced: bool = False, now: date
     split = sequences.split_by_time(find_days(snapshot.partitions("sequences"), day, settings), settings.horizon_hours)
     if reason := _too_few_labels(snapshot, split, day, settings):
         return _bootstrap(day, reason, settings, now)
-    folder = _work_folder(snapshot, split, day, settings)
-    _run_child(day, folder, _champion(settings), settings)
+    champion = _champion(settings)
+    folder = _work_folder(snapshot, split, day, champion, settings)
+    _run_child(day, folder, champion, settings)
     return _settle(day, folder, split, lake, settings, now)
 
 
@@ -189,10 +190,12 @@ def _data_digests(snapshot: Snapshot, day: date, settings: Settings) -> dict[str
     return digests
 
 
-def _work_folder(snapshot: Snapshot, split: sequences.Split, day: date, settings: Settings) -> Path:
-    """The same data, settings and seed come back to the same folder, and so to its last checkpoint."""
+def _work_folder(
+    snapshot: Snapshot, split: sequences.Split, day: date, champion: str | None, settings: Settings
+) -> Path:
+    """The same data, settings, seed and champion come back to the same folder, and so to its last checkpoint."""
     named = {each.name: str(getattr(settings, each.name)) for each in fields(Settings) if each.name in _SHAPING}
-    content = json.dumps([_data_digests(snapshot, day, settings), str(split), named], sort_keys=True)
+    content = json.dumps([_data_digests(snapshot, day, settings), str(split), named, champion], sort_keys=True)
     return settings.home / "training" / f"{day}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
@@ -207,6 +210,7 @@ _SHAPING = (
     "seed",
     "max_epochs",
     "training_days",
+    "warm_start",
 )
 
 

@@ -1,6 +1,7 @@
 """Fixtures: a real Postgres for the run, a migrated database and an empty lake for each test."""
 
 import os
+import secrets
 import shutil
 import tempfile
 import uuid
@@ -23,6 +24,7 @@ AIRFLOW = {
     "AIRFLOW__CORE__DAGS_FOLDER": str(resource_folder("dags")),
     "AIRFLOW__CORE__PLUGINS_FOLDER": str(resource_folder("plugins")),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
 }
 os.environ.update(AIRFLOW)  # here, because Airflow reads its configuration when a test first imports it
 

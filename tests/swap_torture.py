@@ -222,8 +222,7 @@ def torture(settings: Settings, *, kills: int, seed: int, seconds: float = 3600)
 
 
 def main() -> None:
-    from result import write_result
-
+    from intent_platform.bench.result import write_result
     from intent_platform.keys import create_missing_keys
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -245,5 +244,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
     main()

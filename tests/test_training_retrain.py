@@ -131,6 +131,10 @@ def test_what_was_bought_after_a_search_is_likelier_after_the_next_training_and_
     assert max(after, key=after.__getitem__) == bought
 
     assert challenger.model_digest != report.model_digest
+    lake = Lake(settings.lake_root, settings.shop)
+    assert (
+        load_model(lake.path(""), challenger.model_digest, settings).card.started_from is None
+    )  # the days are the same
     assert "champion by" in challenger.reason  # the model that served was asked on the same test days
     with db.connect(settings) as connection:
         statement = sa.text("SELECT DISTINCT slice FROM registry.evaluation WHERE contender = 'champion'")

@@ -197,8 +197,8 @@ def torture(
 
 def main() -> None:
     from model_shop import publish
-    from result import write_result
 
+    from intent_platform.bench.result import write_result
     from intent_platform.index.registry import ensure_release
     from intent_platform.keys import create_missing_keys
 
@@ -237,5 +237,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
     main()

@@ -47,6 +47,7 @@ class ModelCard:
     encoder_digest: str
     data_digests: dict[str, str]  # day → content digest of what it was trained on
     seed: int
+    started_from: str | None = None  # digest of the champion whose weights the network began with; None: cold
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,7 +146,7 @@ def load_model(root: str, digest: str, settings: Settings) -> Model:
 def _load(root: str, digest: str, encoder_name: str, home: Path, device: str, threads: int) -> Model:
     folder = parts.open_part(root, "model", digest, home)
     stored = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    card = ModelCard(**{each.name: stored[each.name] for each in fields(ModelCard)})
+    card = ModelCard(**{each.name: stored[each.name] for each in fields(ModelCard) if each.name in stored})
     encoder = _load_encoder(folder, card, Settings(encoder=encoder_name, home=home, device=device, threads=threads))
     return Model(
         digest=digest,

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from intent_platform.errors import IntentError
 from intent_platform.log import get_logger
-from intent_platform.model.behaviour import ModelCard, load_model, save_model
+from intent_platform.model.behaviour import Model, ModelCard, load_model, save_model
 from intent_platform.model.blend import Blend
 from intent_platform.model.calibration import Scored, fit_calibration
 from intent_platform.model.contest import Contenders, Evaluation, ask, evaluate, raw_probabilities, sample
@@ -35,6 +35,7 @@ from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder, item_text
 from intent_platform.model.train import FORMS, Form, Material, make_material, tensorboard, train_network
 from intent_platform.model.tuning import pairs_of, tune_encoder
+from intent_platform.model.warm import Earlier, learn_on_from, why_cold
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
 
@@ -81,6 +82,7 @@ class Prepared:
     """What is known before anything is learned but the words of texts."""
 
     items: pa.Table  # in the order of the catalogue
+    texts: list[str]  # of the items
     text: TextTower
     material: Material
     examples: dict[Part, Examples]
@@ -103,7 +105,7 @@ def prepare(given: TrainingInput, folder: Path, settings: Settings) -> Prepared:
     events = read_events(rows, item, item_category, text)
     inputs = Inputs(rows=rows, events=events, catalogue=catalogue_of(items, text.vectors(texts)))
     material = make_material(inputs, examples["train"], examples["validation"])
-    return Prepared(items=items, text=text, material=material, examples=examples)
+    return Prepared(items=items, texts=texts, text=text, material=material, examples=examples)
 
 
 def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contenders, dict[Part, Examples]]:
@@ -111,27 +113,44 @@ def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contend
     prepared = prepare(given, folder, settings)
     material = prepared.material
     logistic = fit_logistic(material.train_features, material.train)
-    network = train_network(material, folder / "checkpoint", settings, logistic, _forms(given, settings))
-    return _fit_rest(prepared, network, logistic, given, settings), prepared.examples
+    champion = _champion(given, settings)
+    earlier = _earlier(champion, prepared, given, settings)
+    network = train_network(material, folder / "checkpoint", settings, logistic, _forms(champion), earlier=earlier)
+    return _fit_rest(prepared, network, earlier, logistic, given, settings), prepared.examples
 
 
-def _forms(given: TrainingInput, settings: Settings) -> Sequence[Form]:
-    """The champion's, so that only a shop's first training takes the time to try them all."""
+def _champion(given: TrainingInput, settings: Settings) -> Model | None:
+    """None before there is one, and where it cannot be loaded: the contest says why."""
     if given.champion is None:
-        return FORMS
+        return None
     try:
-        network = load_model(given.root, given.champion, settings).network
-    except IntentError:  # the contest says why it cannot be asked
+        return load_model(given.root, given.champion, settings)
+    except IntentError:
+        return None
+
+
+def _forms(champion: Model | None) -> Sequence[Form]:
+    """The champion's, so that only a shop's first training takes the time to try them all."""
+    if champion is None or champion.network is None:
         return FORMS
-    if network is None:
-        return FORMS
-    shape = network.shape
+    shape = champion.network.shape
     return (Form(width=shape.width, dropout=shape.dropout, temperature=shape.temperature),)
+
+
+def _earlier(champion: Model | None, prepared: Prepared, given: TrainingInput, settings: Settings) -> Earlier | None:
+    """What the network begins with; where that is nothing, the log says why."""
+    why = why_cold(champion, prepared.text, given.split, settings)
+    if champion is None or why:
+        log.info("cold_start", reason=why)
+        return None
+    log.info("warm_start", champion=champion.digest)
+    return learn_on_from(champion, prepared.text, prepared.texts, settings)
 
 
 def _fit_rest(
     prepared: Prepared,
     network: BehaviourNetwork,
+    earlier: Earlier | None,
     logistic: LogisticRegression,
     given: TrainingInput,
     settings: Settings,
@@ -149,6 +168,7 @@ def _fit_rest(
         items=items,
         text=text,
         network=network,
+        started_from=earlier.digest if earlier else None,
         trees=trees,
         logistic=logistic,
         calibrations={
@@ -186,7 +206,7 @@ def _save(contenders: Contenders, verdict: Verdict, given: TrainingInput, folder
     purchase, ranked_by = verdict.purchase_scorer, verdict.item_scorer
     save_model(
         folder,
-        _card(given, verdict, contenders.text, settings),
+        _card(given, verdict, contenders, settings),
         contenders.text.lexical,
         calibration=contenders.calibrations[purchase],
         network=contenders.network if purchase == "network" or ranked_by != "popularity" else None,
@@ -196,7 +216,8 @@ def _save(contenders: Contenders, verdict: Verdict, given: TrainingInput, folder
     )
 
 
-def _card(given: TrainingInput, verdict: Verdict, text: TextTower, settings: Settings) -> ModelCard:
+def _card(given: TrainingInput, verdict: Verdict, contenders: Contenders, settings: Settings) -> ModelCard:
+    encoder = contenders.text.encoder
     return ModelCard(
         kind="trained",
         purchase_scorer=verdict.purchase_scorer,
@@ -204,10 +225,11 @@ def _card(given: TrainingInput, verdict: Verdict, text: TextTower, settings: Set
         intent_missing_reason=None,
         horizon_hours=settings.horizon_hours,
         window_events=settings.window_events,
-        encoder=text.encoder.name,
-        encoder_digest=text.encoder.digest,
+        encoder=encoder.name,
+        encoder_digest=encoder.digest,
         data_digests=given.data_digests,
         seed=settings.seed,
+        started_from=contenders.started_from,
     )
 
 

@@ -46,6 +46,7 @@ class Contenders:
     items: pa.Table  # in the order of the catalogue
     text: TextTower
     network: BehaviourNetwork
+    started_from: str | None  # digest of the champion whose weights the network began with
     trees: lightgbm.Booster
     logistic: LogisticRegression
     calibrations: dict[str, Calibration]  # by purchase scorer

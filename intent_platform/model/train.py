@@ -27,6 +27,7 @@ from intent_platform.model.losses import (
 )
 from intent_platform.model.network import BehaviourNetwork, Shape, pick_device
 from intent_platform.model.rows import Rows
+from intent_platform.model.warm import Earlier, carry_over
 from intent_platform.settings import Settings
 
 ROWS_PER_BATCH = 2_048
@@ -111,11 +112,13 @@ def train_network(
     start: LogisticRegression | None = None,
     forms: Sequence[Form] = FORMS,
     after_epoch: AfterEpoch | None = None,
+    earlier: Earlier | None = None,
 ) -> BehaviourNetwork:
     """The form with the least next-item loss on validation; each half from its best epoch.
 
     `folder` holds checkpoints; a stopped training goes on from there. start: what the purchase half begins as; None
-    where the log has no purchases. That half is the same in every form, and is trained with the first.
+    where the log has no purchases. That half is the same in every form, and is trained with the first. earlier: what
+    the other half begins as, where one form is given; None: cold.
     """
     runs = [
         _train(
@@ -126,6 +129,7 @@ def train_network(
             form,
             HALVES if place == 0 else ("next_item",),
             after_epoch,
+            earlier,
         )
         for place, form in enumerate(forms)
     ]
@@ -144,10 +148,11 @@ def _train(
     form: Form,
     halves: Sequence[str],
     after_epoch: AfterEpoch | None = None,
+    earlier: Earlier | None = None,
 ) -> tuple[BehaviourNetwork, Progress]:
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
-    network = _new_network(material, settings, start, form).to(pick_device(settings.device))
+    network = _new_network(material, settings, start, form, earlier).to(pick_device(settings.device))
     optimizer = _optimizer(network)
     folder.mkdir(parents=True, exist_ok=True)
     progress = _resume(network, optimizer, folder)
@@ -221,7 +226,11 @@ def _with_total(losses: dict[str, float]) -> dict[str, float]:
 
 
 def _new_network(
-    material: Material, settings: Settings, start: LogisticRegression | None, form: Form
+    material: Material,
+    settings: Settings,
+    start: LogisticRegression | None,
+    form: Form,
+    earlier: Earlier | None = None,
 ) -> BehaviourNetwork:
     # Items that were only ever the last of a shopper are learned as targets.
     seen = np.unique(np.append(material.events.item[material.train.position], material.train.next_item))
@@ -237,6 +246,8 @@ def _new_network(
         network.purchase.start_as(start)
         network.feature_mean.copy_(torch.tensor(start.mean))
         network.feature_scale.copy_(torch.tensor(start.scale))
+    if earlier is not None:
+        carry_over(network, earlier)
     return network
 
 

@@ -1,14 +1,12 @@
-"""make bench-accuracy: next-item prediction on public logs, the whole catalogue ranked, simple peers in the same run.
+"""intent bench next-item: next items on public logs, the whole catalogue ranked, simple peers in the same run.
 
 The model is the product's: its network, trained by its own loop, and the blend of it with session neighbours, rules and
 titles. The settings are the product's defaults but for the epochs. Figures: P@20 and MRR@20 (diginetica), HR@10 and
 NDCG@10 (beauty, office).
-Prints a table; writes var/bench/next-item-<protocol>.json.
+Prints a table; writes <INTENT_HOME>/bench/next-item-<protocol>.json.
 """
 
-import argparse
-import os
-import sys
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
-from next_item_data import LOADERS, Questions, Task
-from result import FOLDER, write_result
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from intent_platform.bench.public_logs import Questions, Task, load_log
+from intent_platform.bench.result import bench_folder, bench_settings, digest_of, write_result
 from intent_platform.model.examples import Examples
 from intent_platform.model.inputs import Inputs, catalogue_of, positions_of, read_events
 from intent_platform.model.lexical import fit_lexical
@@ -231,24 +229,14 @@ PEERS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--protocol", choices=LOADERS, action="append", help="default: all")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("INTENT_BENCH_DATA", "../shared/data")))
-    parser.add_argument("--epochs", type=int, default=12)
-    given = parser.parse_args()
-    for name in given.protocol or LOADERS:
-        folder, load = LOADERS[name]
-        if not (given.data / folder).is_dir():
-            sys.exit(f"{given.data / folder} is not there; set INTENT_BENCH_DATA, or give --data.")
-        run(load(given.data / folder), given.epochs)
-
-
-def run(task: Task, epochs: int) -> None:
-    settings = Settings(max_epochs=epochs, home=Path("var"), encoder="" if any(task.titles) else "none")
+def run(protocol: str, data: Path, epochs: int) -> None:
+    """data: where load_log finds the log. A run that was stopped goes on from its last epoch."""
+    task = load_log(protocol, data)
+    settings = bench_settings(epochs=epochs, encoder="" if any(task.titles) else "none")
     peers = {name: metrics(evaluate(peer(task), task.test, task), task) for name, peer in PEERS[task.name].items()}
+    work = bench_folder() / "training" / f"{task.name}-{epochs}-{digest_of(task.files)[:12]}"
     started = time.monotonic()
-    contender = Contender(task, settings, FOLDER / "checkpoints" / f"{task.name}-{epochs}")
+    contender = Contender(task, settings, work / "checkpoint")
     seconds = time.monotonic() - started
     asked = contender.asked(contender.test, phase(task, 2))
     by_network = evaluate(lambda first, last: asked.wanted[first:last] @ asked.vectors.T, task.test, task)
@@ -262,9 +250,6 @@ def run(task: Task, epochs: int) -> None:
         {**figures, "training_s": seconds},
         peers,
         task.files,
-        f"python benchmarks/next_item.py --protocol {task.name} --epochs {epochs}",
+        f"intent bench next-item --data DATA --protocol {task.name} --epochs {epochs}",
     )
-
-
-if __name__ == "__main__":
-    main()
+    shutil.rmtree(work)

@@ -1,18 +1,16 @@
-"""make bench-purchase: purchase within the horizon on a synthetic shop of known truth, and on a real excerpt.
+"""intent bench purchase: purchase within the horizon on a synthetic shop of known truth, and on a real excerpt.
 
 synthetic: the shop's files go through the product's door, sequences and training; its test prefixes are compared, row
 by row, with the posterior, the best that anybody who sees the events can know. rees46: purchase in the session from the
 events before its first cart or purchase, five folds by session; three hours of a real shop with few buyers.
-Prints tables; writes var/bench/purchase-<data>.json.
+Prints tables; writes <INTENT_HOME>/bench/purchase-<synthetic or rees46>.json.
 """
 
-import argparse
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -20,13 +18,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from result import write_result
 
 from intent_platform import daily, db, keys, sequences, training
+from intent_platform.bench.public_logs import refuse_pickles
+from intent_platform.bench.result import bench_settings, write_result
+from intent_platform.errors import FileUnreadable, IntentError, NotEnoughData
 from intent_platform.lake import Lake
 from intent_platform.model.audit import find_foresight
 from intent_platform.model.calibration import Scored, fit_calibration
-from intent_platform.model.candidate import TrainingInput, fit
+from intent_platform.model.candidate import TrainingInput, count_labels, fit
 from intent_platform.model.contest import evaluate, raw_probabilities
 from intent_platform.model.examples import Examples
 from intent_platform.model.inputs import Inputs, catalogue_of, category_codes, positions_of, read_events
@@ -51,11 +51,11 @@ def synthetic_shop(users: int, days: int, epochs: int) -> Iterator[tuple[Path, T
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)  # the embedded Postgres may run as another account
-        settings = Settings(
+        settings = replace(
+            bench_settings(epochs=epochs, encoder=""),
             home=folder / "home",
             postgres_home=str(folder / "postgres"),
             events_path=str(folder / "shop" / "events" / "{day}.csv"),
-            max_epochs=epochs,
         )
         write_shop(folder / "shop", first_day=FIRST_DAY, days=days, users=users, seed=7)
         keys.create_missing_keys(settings)
@@ -71,13 +71,24 @@ def _through_the_door(settings: Settings, folder: Path, days: int) -> TrainingIn
         daily.validate_events(FIRST_DAY + timedelta(days=number), settings, max_rejected_ratio=0.2)
     daily.build_sequences(last, settings)
     snapshot = Lake(settings.lake_root, settings.shop).snapshot()
-    split = sequences.split_by_time([FIRST_DAY + timedelta(days=each) for each in range(days)], settings.horizon_hours)
-    return training.training_input(snapshot, split, last, settings)
+    return training.training_input(snapshot, _split(days), last, settings)
 
 
-def synthetic(users: int, days: int, epochs: int) -> None:
-    with synthetic_shop(users, days, epochs) as shop:
-        _measure(*shop, f"python benchmarks/purchase.py synthetic --users {users} --days {days} --epochs {epochs}")
+def _split(days: int) -> sequences.Split:
+    return sequences.split_by_time([FIRST_DAY + timedelta(days=each) for each in range(days)], Settings.horizon_hours)
+
+
+def run_synthetic(users: int, days: int, epochs: int) -> None:
+    split = _split(days)
+    if not (split.train and split.validation and split.test):
+        raise NotEnoughData(
+            f"{days} days leave {len(split.train)} to learn from, {len(split.validation)} for validation and "
+            f"{len(split.test)} for the test. Give more --days."
+        )
+    with synthetic_shop(users, days, epochs) as (folder, given, settings):
+        if not count_labels(given, settings):
+            raise NotEnoughData(f"No purchase of {users} users in {days} days can be learned from. Give more of them.")
+        _measure(folder, given, settings, f"intent bench purchase --users {users} --days {days} --epochs {epochs}")
 
 
 def _measure(folder: Path, given: TrainingInput, settings: Settings, command: str) -> None:
@@ -116,7 +127,7 @@ def _measure(folder: Path, given: TrainingInput, settings: Settings, command: st
     )  # fmt: skip
     told = {name: find_foresight(each, posterior[known], label, user, settings) for name, each in probability.items()}
     if any(told.values()):
-        sys.exit("\n".join(f"{name}: {each}" for name, found in told.items() for each in found))
+        raise IntentError("\n".join(f"{name}: {each}" for name, found in told.items() for each in found))
 
 
 def _posterior(truth: Path, days: tuple[date, ...], event_ids: pa.Array) -> np.ndarray:
@@ -128,30 +139,56 @@ def _posterior(truth: Path, days: tuple[date, ...], event_ids: pa.Array) -> np.n
     return table["posterior"].combine_chunks().take(place).to_numpy(zero_copy_only=False)
 
 
-def rees46(path: Path, epochs: int) -> None:
-    """Each fold's sessions are asked once, at their newest event before a cart or purchase."""
+def run_excerpt(data: Path, epochs: int) -> None:
+    """Each fold's sessions are asked once, at their newest event before a cart or purchase.
+
+    data: day files of REES46's form, named 2019-10-01.csv or .csv.gz: their folder, the one that holds it as rees46/,
+    or one such file.
+    """
+    paths = _day_files(data)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)
-        settings = Settings(
-            home=folder / "home", postgres_home=str(folder / "postgres"), max_epochs=epochs, encoder="none"
+        settings = replace(
+            bench_settings(epochs=epochs, encoder="none"),
+            home=folder / "home",
+            postgres_home=str(folder / "postgres"),
         )
         keys.create_missing_keys(settings)
         with db.serve(settings) as served:
             db.migrate(served)
-            day = date.fromisoformat(path.stem)
-            daily.validate_events(day, served, source="rees46", path=str(path))
-            daily.build_sequences(day, served)
+            for day, path in paths.items():
+                daily.validate_events(day, served, source="rees46", path=str(path))
+            last = max(paths)
+            daily.build_sequences(last, served)
             snapshot = Lake(served.lake_root, served.shop).snapshot()
-            table, items = sequences.read_history(snapshot, day, served), snapshot.read("items").sort_by("item_id")
-        _cross_validate(table, items, path, folder, settings)
+            table, items = sequences.read_history(snapshot, last, served), snapshot.read("items").sort_by("item_id")
+        _cross_validate(table, items, list(paths.values()), folder, settings)
 
 
-def _cross_validate(table: pa.Table, items: pa.Table, path: Path, folder: Path, settings: Settings) -> None:
+def _day_files(data: Path) -> dict[date, Path]:
+    folder = data / "rees46" if (data / "rees46").is_dir() else data
+    if not folder.exists():
+        raise FileUnreadable(f"{data} is not there. Give a folder of day files of REES46's form, or leave --data out.")
+    there = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    files = [path for path in there if path.name.endswith((".csv", ".csv.gz", ".csv.zst"))]
+    refuse_pickles(files or there)
+    if not files:
+        raise FileUnreadable(f"{folder} holds no day file of REES46's form, such as 2019-10-01.csv. Give its folder.")
+    try:
+        return {date.fromisoformat(path.name.partition(".")[0]): path for path in files}
+    except ValueError as error:
+        raise FileUnreadable(
+            f"{folder}: of {len(files)} CSV files one is not named by its day ({error}). Name each as 2019-10-01.csv."
+        ) from error
+
+
+def _cross_validate(table: pa.Table, items: pa.Table, paths: list[Path], folder: Path, settings: Settings) -> None:
     inputs = _inputs(table, items)
     prefixes, session = _prefixes(inputs)
     is_asked = np.append(session[1:] != session[:-1], True)
     fold = np.random.default_rng(settings.seed).permutation(session.max() + 1)[session] % FOLDS
+    _check_folds(prefixes, fold, is_asked)
     predicted = {name: np.full(len(prefixes), np.nan) for name in ("network", "boosted_trees", "logistic")}
     for number in range(FOLDS):
         held = (number + 1) % FOLDS  # for stopping and calibration
@@ -193,9 +230,20 @@ def _cross_validate(table: pa.Table, items: pa.Table, path: Path, folder: Path, 
         "purchase-rees46",
         figures["network"] | {"ahead_of_trees": ahead[0], "ahead_low": ahead[1], "ahead_high": ahead[2]},
         {name: figures[name] for name in ("boosted_trees", "logistic")},
-        [path],
-        f"python benchmarks/purchase.py rees46 --epochs {settings.max_epochs}",
+        paths,
+        f"intent bench purchase --data DATA --epochs {settings.max_epochs}",
     )
+
+
+def _check_folds(prefixes: Examples, fold: np.ndarray, is_asked: np.ndarray) -> None:
+    """Each fold needs sessions that end in a purchase and such that do not."""
+    buyers = np.bincount(fold[is_asked & prefixes.will_buy], minlength=FOLDS)
+    others = np.bincount(fold[is_asked & ~prefixes.will_buy], minlength=FOLDS)
+    if not (buyers.all() and others.all()):
+        raise NotEnoughData(
+            f"{buyers.sum()} sessions end in a purchase and {others.sum()} do not; {FOLDS} folds by chance need "
+            "some of each kind in every one. Give more day files."
+        )
 
 
 def _inputs(table: pa.Table, items: pa.Table) -> Inputs:
@@ -235,23 +283,3 @@ def _prefixes(inputs: Inputs) -> tuple[Examples, np.ndarray]:
 def _show(figures: dict[str, dict[str, float]]) -> None:
     for name, each in figures.items():
         print(f"{name:22}" + "".join(f"{key:>20} {value:.4f}" for key, value in each.items()))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", choices=("synthetic", "rees46"), nargs="*", default=["synthetic", "rees46"])
-    parser.add_argument("--users", type=int, default=12_000)
-    parser.add_argument("--days", type=int, default=28)
-    parser.add_argument("--epochs", type=int, default=4)
-    given = parser.parse_args()
-    if "synthetic" in given.data:
-        synthetic(given.users, given.days, given.epochs)
-    if "rees46" in given.data:
-        path = Path(os.environ.get("INTENT_BENCH_DATA", "../shared/data")) / "rees46" / "2019-10-01.csv"
-        if not path.exists():
-            sys.exit(f"{path} is not there; set INTENT_BENCH_DATA.")
-        rees46(path, given.epochs)
-
-
-if __name__ == "__main__":
-    main()
