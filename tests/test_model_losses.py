@@ -11,12 +11,12 @@ from intent_platform.model import losses
 P, K, D = 7, 30, 8
 
 
-def vectors(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def vectors(seed: int, length: float = 16.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     chance = torch.Generator().manual_seed(seed)
     wanted, target, negative = (torch.randn(rows, D, generator=chance) for rows in (P, P, K))
     unit = nn.functional.normalize
     return tuple(
-        each.requires_grad_() for each in (16 * unit(wanted, dim=1), unit(target, dim=1), unit(negative, dim=1))
+        each.requires_grad_() for each in (length * unit(wanted, dim=1), unit(target, dim=1), unit(negative, dim=1))
     )
 
 
@@ -39,6 +39,18 @@ def test_the_loss_and_its_gradients_are_those_of_cross_entropy(monkeypatch, kind
     torch.testing.assert_close(found, wanted, rtol=closeness, atol=0)
     for one, other in zip(ours, plain, strict=True):
         assert (one.grad - other.grad).norm() < closeness * other.grad.norm()
+
+
+def test_logits_beyond_what_an_exponential_holds_give_the_same_loss_and_gradients(monkeypatch):
+    monkeypatch.setattr(losses, "negative_type", lambda _: torch.float32)
+    hits = torch.tensor([0]), torch.tensor([4])
+    ours, plain = vectors(1, length=150.0), vectors(1, length=150.0)
+    found, wanted = losses.next_item_loss(*ours, hits, K), by_cross_entropy(*plain, hits, K)
+    found.backward()
+    wanted.backward()
+    torch.testing.assert_close(found, wanted)
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_with_every_item_a_negative_it_is_the_softmax_over_the_catalogue():

@@ -25,7 +25,7 @@ from intent_platform.model.warm import CHAMPIONS_SHARE, learn_on_from, why_cold
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
 
-FORM = Form(width=32, dropout=0.1)
+FORM = Form(width=32, dropout=0.1, temperature=16.0)
 DAY = NOON.date()
 EARLY = Split(
     train=tuple(DAY - timedelta(days=each) for each in range(19, 13, -1)),

@@ -11,6 +11,8 @@ FULL_SOFTMAX_ITEMS = 20_000
 
 NEGATIVES = 4_096
 
+LARGEST_LOGIT = 60.0  # float32 holds the sum of 100 million exponentials of it
+
 WEIGHTS = {"buys": 1.0, "category": 0.2, "next_item": 0.3}
 
 
@@ -23,7 +25,7 @@ def next_item_loss(
     A drawn negative stands for items / K others, so its logit is raised by the log of that; without it the model learns
     a softmax over another catalogue (Jean et al. 2015, "On using very large target vocabulary for neural machine
     translation").
-    Logits stay within ± temperature, so nothing is subtracted before their exponential.
+    A logit is at most the product of two lengths; what that exceeds LARGEST_LOGIT by is subtracted before exponentials.
     """
     shift = math.log(items / len(negative_KD))
     return _SharedSoftmax.apply(wanted_PD, target_PD, negative_KD, hits, shift, negative_type(wanted_PD.device))
@@ -48,8 +50,10 @@ class _SharedSoftmax(torch.autograd.Function):
         wanted_half, negative_half = wanted.to(kind), negative.to(kind)
         share = (wanted_half @ negative_half.T).float()
         share[hits] = float("-inf")
-        share.add_(shift).exp_()
-        own_logit = (wanted * target).sum(1)
+        longest = torch.maximum(negative.norm(dim=1).max(), target.norm(dim=1).max())
+        over = (wanted.norm(dim=1) * longest - LARGEST_LOGIT).clamp(min=0)  # 0 where cosines are scaled
+        share.add_((shift - over)[:, None]).exp_()
+        own_logit = (wanted * target).sum(1) - over
         own = own_logit.exp()
         total = share.sum(1) + own
         share.div_(total[:, None])

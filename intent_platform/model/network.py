@@ -46,6 +46,9 @@ PURCHASE_WIDTH = 64
 ITEM_SCALE = 4.0
 """Length of an item's vector as the reader sees it: at length 1 it is lost beside the type and the numbers."""
 
+FREE_ITEM_SCALE = 8.0
+"""What a vector of learned length is multiplied by instead; at first it is 0.4 long."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
@@ -56,7 +59,7 @@ class Shape:
     categories: list[str]
     width: int = 128
     hidden: int = 128
-    temperature: float = 16.0  # next-item logits are cosines times this
+    temperature: float | None = 16.0  # next-item logits are cosines times this; None: dot products of any length
     dropout: float = 0.25
 
     @property
@@ -64,15 +67,20 @@ class Shape:
         """I: what has been read so far, what attention picked of it, and the event itself."""
         return self.hidden + 2 * self.width
 
+    @property
+    def item_scale(self) -> float:
+        return FREE_ITEM_SCALE if self.temperature is None else ITEM_SCALE
+
 
 class ItemTower(nn.Module):
-    """An item's vector of length 1: what was learned of its id, plus its text, category and price.
+    """An item's vector, of length 1 where there is a temperature: what was learned of its id, plus text, category, price.
 
     Ids are dropped at random in training, so an item without one (never seen in training) works from the rest.
     """
 
     def __init__(self, shape: Shape, known_items: int) -> None:
         super().__init__()
+        self.is_unit = shape.temperature is not None
         self.id = nn.Embedding(known_items + 1, shape.width, padding_idx=0)  # 0: unknown
         self.text = nn.Linear(shape.text_dimensions, shape.width, bias=False)
         self.category = nn.Embedding(len(shape.categories) + 1, shape.width, padding_idx=0)  # 0: none
@@ -86,7 +94,7 @@ class ItemTower(nn.Module):
 
     def forward(self, id_N: Tensor, text_NT: Tensor, category_N: Tensor, price_N2: Tensor) -> Tensor:
         vector_ND = self.id(id_N) + self.text(text_NT) + self.category(category_N) + self.price(price_N2)
-        return nn.functional.normalize(vector_ND, dim=1)
+        return nn.functional.normalize(vector_ND, dim=1) if self.is_unit else vector_ND
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -200,7 +208,9 @@ class BehaviourNetwork(nn.Module):
         given = PackedEvents.of(events, packed, self.device)
         item = events.item[packed.row]
         item_P = torch.from_numpy(item if place is None else np.where(item >= 0, place[item], -1)).to(self.device)
-        item_PD = self.dropout(ITEM_SCALE * item_vectors_ND[item_P.clamp(min=0)] * (item_P >= 0).unsqueeze(1))
+        item_PD = self.dropout(
+            self.shape.item_scale * item_vectors_ND[item_P.clamp(min=0)] * (item_P >= 0).unsqueeze(1)
+        )
         query_PD = given.seen_queries(self.query)
         parts = item_PD, query_PD, self.event_type(given.type_P), self.numbers(given.numbers_PK)
         joined_PH = self.join(torch.cat(parts, dim=1))
@@ -226,9 +236,10 @@ class BehaviourNetwork(nn.Module):
         return self.purchase.buys(of_purchase, features_EF)
 
     def wanted_items(self, state_PS: Tensor) -> Tensor:
-        """(P, D), of length `temperature`: its dot products with item vectors are the next-item logits."""
-        of_items = state_PS[:, : self.shape.item_state]
-        return self.shape.temperature * nn.functional.normalize(self.to_item(of_items), dim=1)
+        """(P, D): its dot products with item vectors are the next-item logits; of length `temperature` if there is one."""
+        wanted_PD = self.to_item(state_PS[:, : self.shape.item_state])
+        temperature = self.shape.temperature
+        return wanted_PD if temperature is None else temperature * nn.functional.normalize(wanted_PD, dim=1)
 
     def category_logits(self, state_PS: Tensor) -> Tensor:
         """(P, categories + 1): log-odds of the next item's category; 0 is none."""
@@ -255,7 +266,7 @@ class BehaviourNetwork(nn.Module):
 
     @torch.inference_mode()
     def item_vectors(self, items: pa.Table, text_vectors: np.ndarray) -> np.ndarray:
-        """float32 (N, D) of length 1, for any items, also such that training never saw."""
+        """float32 (N, D), for any items, also such that training never saw."""
         return self.tower(*self.tower_inputs(catalogue_of(items, text_vectors))).cpu().numpy()
 
     @torch.inference_mode()

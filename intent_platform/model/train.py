@@ -49,19 +49,20 @@ least: on the 14-day shop of 2,000 users that was epoch 3 for purchases, while n
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Form:
-    """How large the next-item half is, how much of it is left out at random, and how sharply it may prefer an item.
+    """How large the next-item half is, how much of it is left out at random, and what its logits are.
 
-    The fewer events, the more must be left out; and what is left out blurs the cosines, so their scale must be larger.
+    temperature: scales cosines. None: dot products of vectors whose lengths are learned.
     """
 
     width: int
     dropout: float
-    temperature: float
+    temperature: float | None
 
 
-FORMS = (Form(width=128, dropout=0.25, temperature=16.0), Form(width=64, dropout=0.5, temperature=24.0))
+FORMS = (Form(width=128, dropout=0.25, temperature=16.0), Form(width=64, dropout=0.5, temperature=None))
 """Tried at a shop's first training; later ones keep the champion's. On Diginetica the first wins; on Amazon Beauty,
-with a quarter of the events, it learns by heart from epoch 3 on, and the second wins."""
+with a quarter of the events, it learns by heart from epoch 3 on, and the second wins: cosines of which half is left
+out are too blurred to say how popular an item is, and a length says it."""
 
 AfterEpoch = Callable[[BehaviourNetwork], None]
 """Looks at the network after each epoch; what it draws at random must come from a generator of its own."""

@@ -61,6 +61,7 @@ def why_cold(champion: Model | None, text: TextTower, split: Split, settings: Se
         categories=[],
         width=theirs.width,  # a training with a champion takes its form
         dropout=theirs.dropout,
+        temperature=theirs.temperature,
     )
     asked = asdict(replace(theirs, categories=[]))
     other = [f"{name} {asked[name]} instead of {value}" for name, value in asdict(ours).items() if asked[name] != value]
