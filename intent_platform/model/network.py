@@ -73,7 +73,7 @@ class Shape:
 
 
 class ItemTower(nn.Module):
-    """An item's vector, of length 1 where there is a temperature: what was learned of its id, plus text, category, price.
+    """An item's vector, of length 1 where a temperature is: what was learned of its id, plus text, category, price.
 
     Ids are dropped at random in training, so an item without one (never seen in training) works from the rest.
     """
@@ -236,7 +236,7 @@ class BehaviourNetwork(nn.Module):
         return self.purchase.buys(of_purchase, features_EF)
 
     def wanted_items(self, state_PS: Tensor) -> Tensor:
-        """(P, D): its dot products with item vectors are the next-item logits; of length `temperature` if there is one."""
+        """(P, D): its dot products with item vectors are the next-item logits; of length `temperature` if any."""
         wanted_PD = self.to_item(state_PS[:, : self.shape.item_state])
         temperature = self.shape.temperature
         return wanted_PD if temperature is None else temperature * nn.functional.normalize(wanted_PD, dim=1)
