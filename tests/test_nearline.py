@@ -12,7 +12,7 @@ from model_shop import catalogue, publish
 from received import an_event, write_file
 
 from intent_platform import daily, db, nearline, training, watching
-from intent_platform.errors import DatabaseUnavailable, NearlineUnwell, ParityBroken
+from intent_platform.errors import DatabaseUnavailable, NearlineUnwell, ParityBroken, ReleaseMoved
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.events.quarantine import Place, Unsealer
 from intent_platform.inbox import queue
@@ -299,6 +299,25 @@ def test_a_running_scorer_takes_a_new_index_within_a_second_and_the_old_one_back
         training.rollback(shop, reason="Test.", decided_by="test", clock=EVENING)
         assert seconds_until(lambda: follower.serving.release.release_id == first.release.release_id) < 1
         assert follower.serving.release.is_available.sum() == 9  # the catalogue is today's all the same
+
+
+def test_a_scorer_that_a_newer_promotion_has_overtaken_keeps_no_event_it_may_not_tell(shop):
+    put(shop, today_event(2))
+    drain(shop)
+    release, promotion = training.current_release(shop)
+    outdated = nearline.Serving(release=release, promotion=promotion)
+    publish(shop, items=catalogue().slice(0, 9))
+    training.rebuild_index(shop, now=EVENING)
+    daily.refresh_profiles(YESTERDAY, shop)  # the newer promotion tells anna as of her newest event
+    put(shop, today_event(1))
+    scorer = Scorer(settings=shop, clock=lambda: EVENING)
+    for scorer._singly in (0, 1):
+        with pytest.raises(ReleaseMoved, match="1 of 1 shoppers were told by promotion 2"):
+            scorer.take(outdated)
+    scorer.close()
+    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(1,)]
+    drain(shop)
+    assert profile(shop, "anna", "events_1d, promotion_number") == (2, 2)
 
 
 def seconds_until(is_so: Callable[[], bool]) -> float:
