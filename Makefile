@@ -80,8 +80,8 @@ bench-nearline: $(STAMP) ## events from the inbox to visible profiles, beside pr
 bench-refresh: $(STAMP) ## a million profiles through the product's own writing, beside ON CONFLICT and MERGE; USERS= ROUNDS=
 	$(BIN)/python benchmarks/refresh.py $(if $(USERS),--users $(USERS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
-torture: $(STAMP) ## kills and Postgres stops while events come; KILLS= STOPS= MINUTES= SEED=
-	$(BIN)/python tests/torture.py --kills $(or $(KILLS),1000) --stops $(or $(STOPS),50) --minutes $(or $(MINUTES),30) --seed $(or $(SEED),7)
+torture: $(STAMP) ## kills, stops, a full disk, wrong clocks and more while events come; KILLS= STOPS= FAULTS= MINUTES= SEED=
+	$(BIN)/python tests/torture.py --kills $(or $(KILLS),1000) --stops $(or $(STOPS),50) --faults $(or $(FAULTS),20) --minutes $(or $(MINUTES),30) --seed $(or $(SEED),7)
 
 torture-swap: $(STAMP) ## kills at every step of building, publishing and swapping an index; KILLS= MINUTES= SEED=
 	$(BIN)/python tests/swap_torture.py --kills $(or $(KILLS),300) --minutes $(or $(MINUTES),20) --seed $(or $(SEED),7)

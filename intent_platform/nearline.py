@@ -81,6 +81,8 @@ def take_suspect(
     except (IntentError, sa.exc.OperationalError, psycopg2.OperationalError):  # not the event's fault
         raise
     except Exception:
+        if db.is_lost(connection):
+            raise
         log.exception("event_set_aside", seq=claimed[0]["seq"])
         rejected = door.reject(claimed, NOT_SCORABLE)
         queue.keep_rejected(connection, rejected, settings)
