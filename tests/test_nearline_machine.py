@@ -27,6 +27,7 @@ from intent_platform.index.registry import current_promotion, current_release, p
 from intent_platform.keys import create_missing_keys
 from intent_platform.lake import Lake
 from intent_platform.nearline import Scorer
+from intent_platform.replaying import replay_inbox
 
 TODAY = date(2026, 8, 21)
 YESTERDAY = TODAY - timedelta(days=1)
@@ -65,6 +66,7 @@ class Inbox(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.serves = 0  # which of the releases
         self.put_numbers: set[int] = set()
         self.told: dict[str, tuple[datetime, int]] = {}  # user_id → (valid_at, promotion number)
         manifest_of(self.shop).write_bytes(self.manifest)
@@ -72,6 +74,7 @@ class Inbox(RuleBasedStateMachine):
         daily.refresh_profiles(YESTERDAY, self.shop)
         seed_if_new(self.shop)
         self.scorer = Scorer(settings=self.shop, clock=lambda: EVENING)
+        self.swap(which=0)
         self.pick_up()
         Inbox.steps -= 1  # the first look comes before any step
 
@@ -82,14 +85,16 @@ class Inbox(RuleBasedStateMachine):
     def swap(self, which):
         """The scorer does not know yet: it goes on with what it has until it looks."""
         promote(self.shop, self.releases[which], reason="Test.", decided_by="test", clock=EVENING)
+        self.serves = which
 
-    @precondition(lambda self: current_promotion(self.shop).release_id != self.releases[0])
+    @precondition(lambda self: self.serves == 1)
     @rule()
     def roll_back(self):
         before = current_promotion(self.shop)
         promotion = rollback(self.shop, reason="Test.", decided_by="test", clock=EVENING)
         assert promotion.release_id == self.releases[0]
         assert promotion.promotion_number == before.promotion_number + 1
+        self.serves = 0
 
     @rule()
     def pick_up(self):
@@ -133,6 +138,14 @@ class Inbox(RuleBasedStateMachine):
         with pytest.raises(KeyboardInterrupt):
             self.batch(most, is_crashing=True)
         assert self.profiles() == before
+
+    @rule()
+    def replay_rejected(self):
+        """Nothing was mended, so all of it stays rejected."""
+        before = self.rows("SELECT seq, broken_rule FROM inbox.rejected ORDER BY seq")
+        report = replay_inbox(TODAY, self.shop, EVENING)
+        assert (report.accepted, report.duplicate) == (0, 0)
+        assert self.rows("SELECT seq, broken_rule FROM inbox.rejected ORDER BY seq") == before
 
     @rule()
     def refresh(self):
