@@ -1,4 +1,4 @@
-"""Rejected events of the inbox come in again once they are good: a rule, a clock or the code that scores was mended.
+"""Rejected events of the inbox come in again once they are good: a rule, or the code that scores, was mended.
 
 An event that is good now leaves inbox.rejected for inbox.accepted under its old place (received day, seq), in the
 transaction that moves its shopper's profile: so it comes in exactly once, however often replay runs, and
