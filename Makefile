@@ -12,10 +12,10 @@ export INTENT_BENCH_DATA ?= $(DATA)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-training bench-unseen bench-text bench-tuning bench-index bench-search bench-recommendations bench-nearline bench-refresh torture torture-swap fuzz-intake tensorboard clean
+.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-training bench-unseen bench-text bench-tuning bench-index bench-search bench-recommendations bench-nearline bench-refresh torture torture-release torture-swap fuzz-intake tensorboard clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## the environment, in .venv; a second call is instant
 
@@ -81,8 +81,11 @@ bench-nearline: $(STAMP) ## events from the inbox to visible profiles, beside pr
 bench-refresh: $(STAMP) ## a million profiles through the product's own writing, beside ON CONFLICT and MERGE; USERS= ROUNDS=
 	$(BIN)/python benchmarks/refresh.py $(if $(USERS),--users $(USERS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
-torture: $(STAMP) ## kills and Postgres stops while events come; KILLS= STOPS= MINUTES= SEED=
-	$(BIN)/python tests/torture.py --kills $(or $(KILLS),1000) --stops $(or $(STOPS),50) --minutes $(or $(MINUTES),30) --seed $(or $(SEED),7)
+torture: $(STAMP) ## kills, stops, a full disk, wrong clocks and more while events come; KILLS= STOPS= FAULTS= MINUTES= SEED=
+	$(BIN)/python tests/torture.py --kills $(or $(KILLS),1000) --stops $(or $(STOPS),50) --faults $(or $(FAULTS),20) --minutes $(or $(MINUTES),30) --seed $(or $(SEED),7)
+
+torture-release: $(STAMP) ## a million scores while releases are swapped and rolled back; SCORES= MINUTES= SEED=
+	$(BIN)/python tests/release_torture.py --scores $(or $(SCORES),1000000) --minutes $(or $(MINUTES),20) --seed $(or $(SEED),7)
 
 torture-swap: $(STAMP) ## kills at every step of building, publishing and swapping an index; KILLS= MINUTES= SEED=
 	$(BIN)/python tests/swap_torture.py --kills $(or $(KILLS),300) --minutes $(or $(MINUTES),20) --seed $(or $(SEED),7)

@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from intent_platform import db
-from intent_platform.errors import IntentError
+from intent_platform.errors import IntentError, SettingInvalid
 from intent_platform.keys import create_missing_keys
 from intent_platform.paths import resource_folder
 from intent_platform.settings import Settings
@@ -112,14 +112,35 @@ def replay(
     source: Source = None,
     fixed: Annotated[Path | None, typer.Option(help="Mended rows, as `intent quarantine` writes them.")] = None,
 ) -> None:
-    """Let quarantined rows of DAY in that are good now, exactly once."""
+    """Let quarantined rows of DAY in that are good now, exactly once; `--source inbox`: rejected events."""
     from intent_platform import daily
+    from intent_platform.inbox.door import NAME
 
+    if source == NAME:
+        _replay_inbox(_day(day), fixed)
+        return
     with _served() as settings:
         report = daily.replay_quarantine(_day(day), settings, source=source, fixed=fixed)
     for account in report.accounts:
         print(f"{account.file}: {account.accepted:,} accepted, {account.quarantined:,} still in quarantine.")
     print(f"Published days: {', '.join(map(str, report.days_published)) or 'none, no row is good now'}.")
+
+
+def _replay_inbox(day: date, fixed: Path | None) -> None:
+    from intent_platform import replaying
+
+    if fixed is not None:
+        raise SettingInvalid(
+            "--fixed is for rows of files; put a mended event into the inbox again, under its event_id."
+        )
+    with _served() as settings:
+        report = replaying.replay_inbox(day, settings, datetime.now(UTC))
+    by_rule = ", ".join(f"{rule} {events:,}" for rule, events in sorted(report.still_rejected.items()))
+    print(
+        f"{report.accepted:,} accepted, {report.duplicate:,} duplicate, {report.still_rejected.total():,} still "
+        f"rejected{f' ({by_rule})' if by_rule else ''}."
+    )
+    print(f"Published days: {', '.join(map(str, report.days_published)) or 'none'}.")
 
 
 @app.command()

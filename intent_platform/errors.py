@@ -65,7 +65,7 @@ class IndexInvalid(IntentError):
 
 
 class ReleaseMoved(IntentError):
-    """Another release was promoted while one was being made for the same shop."""
+    """Another release was promoted while one was being made, or was telling profiles, for the same shop."""
 
     is_transient = True
 

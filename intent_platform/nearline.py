@@ -23,7 +23,7 @@ import torch
 from prometheus_client import start_http_server
 
 from intent_platform import db
-from intent_platform.errors import DatabaseUnavailable, IntentError, ScorerFailed
+from intent_platform.errors import DatabaseUnavailable, IntentError, ReleaseMoved, ScorerFailed
 from intent_platform.inbox import queue
 from intent_platform.inbox.door import NOT_SCORABLE, NOTHING, InboxDoor, Judged
 from intent_platform.inbox.merging import Devices, lock_devices, merge, owners_of
@@ -78,9 +78,11 @@ def take_suspect(
     try:
         with connection.begin_nested():
             return _settle(connection, serving, door, settings, claimed, now)
-    except (sa.exc.OperationalError, psycopg2.OperationalError):  # the server's trouble, not the event's
+    except (IntentError, sa.exc.OperationalError, psycopg2.OperationalError):  # not the event's fault
         raise
     except Exception:
+        if db.is_lost(connection):
+            raise
         log.exception("event_set_aside", seq=claimed[0]["seq"])
         rejected = door.reject(claimed, NOT_SCORABLE)
         queue.keep_rejected(connection, rejected, settings)
@@ -161,8 +163,8 @@ class Scorer:
                 after = self._after()
                 try:
                     claimed = self.take(follower.serving, after)
-                except DatabaseUnavailable as error:
-                    log.warning("database_away", waits_s=back_off_s, error=str(error).splitlines()[0])
+                except (DatabaseUnavailable, ReleaseMoved) as error:  # by the next try the follower may have news
+                    log.warning("batch_postponed", waits_s=back_off_s, error=str(error).splitlines()[0])
                     self.stop.wait(back_off_s)
                     back_off_s = min(back_off_s * 2, LONGEST_BACK_OFF_S)
                     continue

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
+from intent_platform import db
+from intent_platform.errors import ReleaseMoved
 from intent_platform.inbox.merging import as_sequences, recent
 from intent_platform.inbox.states import forget_states, write_states
 from intent_platform.index.release import Release
@@ -32,7 +34,8 @@ def rescore(
 
     events: OWNED_SCHEMA in order, all that is known of everyone `wanted`; who has none any more (they moved to the user
     that a device was linked to) is forgotten. told_until: what a profile was told before is not taken back by a late
-    event; it is told again as of that moment.
+    event; it is told again as of that moment. ReleaseMoved: a newer promotion told one of them that moment already, so
+    this one may not, and the transaction must not keep the events.
     """
     rows = Rows.of(events)
     rows = recent(rows, _valid_at(rows, told_until), settings)
@@ -43,9 +46,21 @@ def rescore(
     if not rows.users:
         return 0
     scores = score_users(release, Rows.of(as_sequences(rows, settings)), valid_at, settings)
-    upsert(connection, ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp))
+    moved = upsert(connection, ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp))
+    if moved < rows.users:
+        _check_newest(connection, rows, stamp)
     write_states(connection, stamp.shop, rows, valid_at)
     return rows.users
+
+
+def _check_newest(connection: sa.Connection, rows: Rows, stamp: Stamp) -> None:
+    key = {"shop": stamp.shop, "user_ids": rows.user_ids.to_pylist(), "promotion_number": stamp.promotion_number}
+    ((refused, newest),) = (row.values() for row in db.query(connection, "told_by_newer", **key))
+    if refused:
+        raise ReleaseMoved(
+            f"{refused:,} of {rows.users:,} shoppers were told by promotion {newest} already, and scored by promotion "
+            f"{stamp.promotion_number} now. Nothing of this transaction was kept; run the step again, from what serves."
+        )
 
 
 def _valid_at(rows: Rows, told_until: Mapping[str, datetime]) -> np.ndarray:

@@ -23,7 +23,8 @@ from intent_platform.settings import Settings
 
 LOOK_S = 0.2  # for a new promotion
 BEAT_S = 1.0
-TIDY_S = 10.0  # rotation of the inbox; a new catalogue
+TIDY_S = 10.0  # rotation of the inbox; a new catalogue; batches of scorers that were stopped
+STUCK_AFTER_S = 30.0  # as limit_waits.sql has it for who is idle
 
 EVENTS = Counter("intent_nearline_events", "Events taken from the inbox, by what became of them.", ["outcome"])
 BATCH_SECONDS = Histogram(
@@ -132,7 +133,9 @@ class Follower:
         if is_tidying:
             items = _items_of(self._settings)
             with db.connect(self._settings) as connection:
+                db.query(connection, "limit_waits")
                 queue.rotate(connection)
+                queue.end_stuck(connection, after_s=STUCK_AFTER_S)
         promotion = current_promotion(self._settings)
         if promotion != self.serving.promotion or items != self._items:
             self.serving = _load(self._settings)
@@ -153,6 +156,7 @@ class Follower:
             "rejected": self._tally.rejected,
         }
         with db.connect(self._settings) as connection:
+            db.query(connection, "limit_waits")
             db.query(connection, "put_worker", shop=self._settings.shop, **facts)
 
 

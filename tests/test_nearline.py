@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import psycopg2
+import psycopg2.extras
 import pytest
 import sqlalchemy as sa
 from model_shop import catalogue, publish
 from received import an_event, write_file
 
 from intent_platform import daily, db, nearline, training, watching
-from intent_platform.errors import DatabaseUnavailable, NearlineUnwell, ParityBroken
+from intent_platform.errors import DatabaseUnavailable, NearlineUnwell, ParityBroken, ReleaseMoved
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.events.quarantine import Place, Unsealer
 from intent_platform.inbox import queue
@@ -301,6 +303,25 @@ def test_a_running_scorer_takes_a_new_index_within_a_second_and_the_old_one_back
         assert follower.serving.release.is_available.sum() == 9  # the catalogue is today's all the same
 
 
+def test_a_scorer_that_a_newer_promotion_has_overtaken_keeps_no_event_it_may_not_tell(shop):
+    put(shop, today_event(2))
+    drain(shop)
+    release, promotion = training.current_release(shop)
+    outdated = nearline.Serving(release=release, promotion=promotion)
+    publish(shop, items=catalogue().slice(0, 9))
+    training.rebuild_index(shop, now=EVENING)
+    daily.refresh_profiles(YESTERDAY, shop)  # the newer promotion tells anna as of her newest event
+    put(shop, today_event(1))
+    scorer = Scorer(settings=shop, clock=lambda: EVENING)
+    for scorer._singly in (0, 1):
+        with pytest.raises(ReleaseMoved, match="1 of 1 shoppers were told by promotion 2"):
+            scorer.take(outdated)
+    scorer.close()
+    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(1,)]
+    drain(shop)
+    assert profile(shop, "anna", "events_1d, promotion_number") == (2, 2)
+
+
 def seconds_until(is_so: Callable[[], bool]) -> float:
     began = time.monotonic()
     while not is_so():
@@ -365,6 +386,51 @@ def test_a_server_that_goes_away_in_the_middle_is_not_the_events_fault(shop, mon
     monkeypatch.undo()
     drain(shop)
     assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t1",)]
+
+
+@pytest.mark.parametrize("step", ["claim", "keep_accepted"])  # a statement follows it; a COPY does
+@pytest.mark.parametrize("singly", [0, 1])
+def test_a_scorer_that_was_stopped_for_too_long_gives_its_events_back_and_goes_on(shop, monkeypatch, step, singly):
+    put(shop, today_event(1))
+    original = getattr(queue, step)
+
+    def stopped(connection, *more, **named):
+        result = original(connection, *more, **named) if step == "claim" else None
+        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
+        time.sleep(0.2)
+        return result if step == "claim" else original(connection, *more, **named)
+
+    monkeypatch.setattr(queue, step, stopped)
+    scorer = Scorer(settings=shop, clock=lambda: EVENING)
+    scorer._singly = singly
+    release, promotion = training.current_release(shop)
+    with pytest.raises(DatabaseUnavailable):
+        scorer.take(nearline.Serving(release=release, promotion=promotion))
+    monkeypatch.undo()
+    scorer.close()
+    drain(shop)
+    assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t1",)]
+    assert rows_of(shop, "SELECT count(*) FROM inbox.rejected") == [(0,)]
+
+
+def test_a_batch_whose_scorer_stopped_while_reading_an_answer_is_ended_by_the_others(shop):
+    put(shop, today_event(1), today_event(2))
+    url = sa.make_url(shop.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    stopped = psycopg2.connect(url, async_=True)
+    psycopg2.extras.wait_select(stopped)
+    stopped.cursor().execute(
+        "BEGIN; SELECT * FROM inbox.event FOR UPDATE; SELECT repeat('x', 1000000) FROM generate_series(1, 20)"
+    )  # and nobody reads it
+    seconds_until(lambda: rows_of(shop, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'ClientWrite'"))
+    drain(shop)
+    assert rows_of(shop, "SELECT count(*) FROM inbox.accepted") == [(0,)]
+    with db.connect(shop) as connection:
+        assert queue.end_stuck(connection, after_s=60) == 0
+        assert queue.end_stuck(connection, after_s=0) == 1
+    seconds_until(lambda: not rows_of(shop, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'ClientWrite'"))
+    drain(shop)
+    assert rows_of(shop, "SELECT count(*) FROM inbox.accepted") == [(2,)]
+    stopped.close()
 
 
 def test_the_watch_scores_what_waits_when_no_scorer_is_alive_and_says_so(shop):

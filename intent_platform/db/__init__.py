@@ -1,7 +1,27 @@
 """Postgres: connections, SQL by file name, COPY, locks, migrations, and the embedded server."""
 
-from intent_platform.db.connection import array_columns, connect, copy_rows, exclusive, execute_many, query, stream
+from intent_platform.db.connection import (
+    array_columns,
+    connect,
+    copy_rows,
+    exclusive,
+    execute_many,
+    is_lost,
+    query,
+    stream,
+)
 from intent_platform.db.embedded import serve
 from intent_platform.db.migrations import migrate
 
-__all__ = ["array_columns", "connect", "copy_rows", "exclusive", "execute_many", "migrate", "query", "serve", "stream"]
+__all__ = [
+    "array_columns",
+    "connect",
+    "copy_rows",
+    "exclusive",
+    "execute_many",
+    "is_lost",
+    "migrate",
+    "query",
+    "serve",
+    "stream",
+]

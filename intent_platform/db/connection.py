@@ -55,6 +55,14 @@ def _unavailable(settings: Settings, error: Exception) -> DatabaseUnavailable:
     )
 
 
+def is_lost(connection: sa.Connection) -> bool:
+    """Whether the server ended it: whatever failed on it failed for that reason."""
+    if connection.invalidated:
+        return True
+    driver = connection.connection.dbapi_connection
+    return driver is None or bool(driver.closed)
+
+
 def query(connection: sa.Connection, name: str, **parameters: object) -> Sequence[sa.RowMapping]:
     """Run sql/queries/<name>.sql with its :named parameters; return its rows, or none for a statement without."""
     result = connection.execute(_statement(name), parameters)

@@ -1,10 +1,11 @@
 """Claimed events through the same contract and rules as a file's rows, in milliseconds."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from intent_platform.events.contract import ACCEPTED_SCHEMA
 from intent_platform.events.engine import open_engine
 from intent_platform.events.intake import Door, sort_out, to_judge
 from intent_platform.events.mapping import load_mapping
-from intent_platform.events.quarantine import Place, Rejected
+from intent_platform.events.quarantine import Place, Rejected, Unsealer
 from intent_platform.events.readers import RawRows
 from intent_platform.lake import Lake
 from intent_platform.settings import Settings
@@ -35,6 +36,10 @@ EVENT_ID_MISSING = "event_id_missing"
 
 NOT_SCORABLE = "not_scorable"
 """No rule it breaks, but scoring it alone fails; the scorer's log says how."""
+
+
+Claimed = Mapping[Any, Any]
+"""seq and the contract's fields as text, as in a row of inbox.event."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +66,7 @@ class InboxDoor:
     def close(self) -> None:
         self._open.close()
 
-    def judge(self, claimed: Sequence[sa.RowMapping]) -> Judged:
+    def judge(self, claimed: Sequence[Claimed]) -> Judged:
         """claimed: rows of inbox.event, in order of seq."""
         without_id = [row for row in claimed if not row["event_id"]]
         others = [row for row in claimed if row["event_id"]]
@@ -74,7 +79,7 @@ class InboxDoor:
         accepted, rejected = sort_out(judged, rows, NAME, self.door)
         return Judged(accepted=accepted.sort_by("line"), rejected=[*unnamed, *rejected])
 
-    def _as_raw_rows(self, claimed: Sequence[sa.RowMapping]) -> RawRows:
+    def _as_raw_rows(self, claimed: Sequence[Claimed]) -> RawRows:
         columns = {
             name: pa.array([row[name] or None for row in claimed], pa.string()) for name in self.door.mapping.fields
         }
@@ -85,7 +90,7 @@ class InboxDoor:
             raw=lambda place: self._raw(claimed[place]),
         )
 
-    def reject(self, claimed: Sequence[sa.RowMapping], rule: str) -> list[Rejected]:
+    def reject(self, claimed: Sequence[Claimed], rule: str) -> list[Rejected]:
         shop = self.door.settings.shop
         places = (Place(shop=shop, received_on=self.received_on, file=NAME, line=row["seq"]) for row in claimed)
         return [
@@ -93,7 +98,13 @@ class InboxDoor:
             for place, row in zip(places, claimed, strict=True)
         ]
 
-    def _raw(self, row: sa.RowMapping) -> bytes:
+    def opened(self, row: sa.RowMapping, unsealer: Unsealer) -> dict[str, Any]:
+        """A row of inbox.rejected as it was claimed."""
+        place = Place(shop=self.door.settings.shop, received_on=self.received_on, file=NAME, line=row["seq"])
+        given = json.loads(unsealer.unseal(bytes(row["sealed_row"]), place))
+        return {"seq": row["seq"], **dict.fromkeys(self.door.mapping.fields), **given}
+
+    def _raw(self, row: Claimed) -> bytes:
         given = {name: row[name] for name in self.door.mapping.fields if row[name] is not None}
         return json.dumps(given, ensure_ascii=False).encode()
 

@@ -69,6 +69,14 @@ def rotate(connection: sa.Connection) -> int:
     return connection.execute(sa.text("SELECT inbox.rotate()")).scalar_one()
 
 
+def end_stuck(connection: sa.Connection, *, after_s: float) -> int:
+    """End batches whose scorer has not moved for so long in the middle of a statement; returns how many were."""
+    ended = db.query(connection, "end_stuck_batches", seconds=after_s)
+    if ended:
+        log.warning("stuck_batches_ended", batches=len(ended))
+    return len(ended)
+
+
 class Bell:
     """Rings when something was put into the inbox. A lost ring costs no more than the wait's timeout."""
 

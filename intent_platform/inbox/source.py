@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from intent_platform import db
@@ -13,6 +14,7 @@ from intent_platform.events.contract import ACCEPTED_SCHEMA
 from intent_platform.events.intake import Door, FileIntake
 from intent_platform.events.parts import PartWriter
 from intent_platform.inbox.door import NAME
+from intent_platform.lake import DataFile
 
 ROWS_PER_READ = 50_000
 
@@ -34,6 +36,7 @@ class InboxDay:
 def take_in_inbox(door: Door) -> FileIntake | None:
     """The day's accepted events as parts of the lake; None when there were none, or they are in the lake for good.
 
+    Of a day that the inbox has forgotten since, only what a replay brought in is new, and joins what the lake holds.
     Rejected rows stay in inbox.rejected; only their number is in the account.
     """
     with db.connect(door.settings) as connection:
@@ -41,13 +44,18 @@ def take_in_inbox(door: Door) -> FileIntake | None:
         connection.execute(sa.text("LOCK TABLE inbox.accepted IN SHARE MODE"))
     with db.connect(door.settings) as connection:
         day = _account(connection, door)
-        if day.rows == 0 or day.accepted < _rows_in_lake(door):
+        if day.rows == 0:
             return None
+        lines = _only_in_lake(connection, door, day)
         with PartWriter(door.lake, ("accepted", door.partition)) as writer:
             for rows in _accepted(connection, door):
-                writer.add(rows)
-        digest = hashlib.sha256(f"{day.accepted} {day.newest_seq}".encode()).hexdigest()
-        parts = writer.parts({"file": NAME, "file_digest": digest, "mapping": door.mapping.digest, "header": "[]"})
+                writer.add(rows.filter(pc.invert(pc.is_in(rows["line"], value_set=lines))))
+        if len(lines):
+            day = _with_forgotten(connection, door, day, lines)
+    digest = hashlib.sha256(f"{day.accepted} {day.newest_seq}".encode()).hexdigest()
+    new = writer.parts({"file": NAME, "file_digest": digest, "mapping": door.mapping.digest, "header": "[]"})
+    if len(lines) and not new:
+        return None
     account = FileAccount(
         shop=door.settings.shop,
         received_on=door.received_on,
@@ -60,7 +68,8 @@ def take_in_inbox(door: Door) -> FileIntake | None:
         duplicate=day.duplicate,
         by_rule=day.by_rule,
     )
-    return FileIntake(account=account, accepted=parts, quarantined=None)
+    held = _parts_in_lake(door) if len(lines) else ()
+    return FileIntake(account=account, accepted=(*held, *new), quarantined=None)
 
 
 def _account(connection: sa.Connection, door: Door) -> InboxDay:
@@ -70,9 +79,33 @@ def _account(connection: sa.Connection, door: Door) -> InboxDay:
     return InboxDay(**counts, by_rule={row["broken_rule"]: row["rows"] for row in rules})
 
 
-def _rows_in_lake(door: Door) -> int:
+def _only_in_lake(connection: sa.Connection, door: Door, day: InboxDay) -> pa.Array:
+    """Lines of the lake's rows of the day where the inbox has forgotten them; empty where it still has all."""
+    key = {"shop": door.settings.shop, "received_on": door.received_on}
+    replayed = db.query(connection, "replayed_seqs", **key)
+    held = _parts_in_lake(door)
+    lines = pa.array([], pa.int64())
+    if held and (replayed or day.accepted < sum(each.rows for each in held)):
+        rows = door.lake.snapshot().read("accepted", [door.partition], ["file", "line"])
+        lines = rows.filter(pc.equal(rows["file"], NAME))["line"].combine_chunks()
+    came_at_first = pc.invert(pc.is_in(lines, value_set=pa.array([row["seq"] for row in replayed], pa.int64())))
+    still_here = day.accepted - sum(row["is_kept"] for row in replayed)
+    return lines if still_here < (pc.sum(came_at_first).as_py() or 0) else lines[:0]
+
+
+def _with_forgotten(connection: sa.Connection, door: Door, day: InboxDay, lines: pa.Array) -> InboxDay:
+    """The account of a day, of which the inbox has only what was rejected or replayed, from the one before."""
+    key = {"shop": door.settings.shop, "received_on": door.received_on}
+    (before,) = (row for row in db.query(connection, "file_accounts", **key, file=NAME) if row["status"] == "published")
+    replayed = {row["seq"] for row in db.query(connection, "replayed_seqs", **key) if row["is_kept"]}
+    accepted = len(replayed.union(lines.to_pylist()))
+    duplicate = before["rows_read"] - accepted - sum(day.by_rule.values())
+    return replace(day, accepted=accepted, duplicate=duplicate)
+
+
+def _parts_in_lake(door: Door) -> tuple[DataFile, ...]:
     published = door.lake.snapshot().files("accepted", door.partition)
-    return sum(each.rows for each in published if each.tags["file"] == NAME)
+    return tuple(each for each in published if each.tags["file"] == NAME)
 
 
 def _accepted(connection: sa.Connection, door: Door) -> Iterator[pa.Table]:

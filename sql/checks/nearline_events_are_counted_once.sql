@@ -20,6 +20,12 @@ WITH wrong AS (
     INNER JOIN inbox.rejected AS rejected ON accepted.shop = rejected.shop AND accepted.seq = rejected.seq
     UNION ALL
     SELECT
+        'replayed, but still rejected' AS what,
+        count(*) AS events
+    FROM inbox.replayed AS replayed
+    INNER JOIN inbox.rejected AS rejected ON replayed.shop = rejected.shop AND replayed.seq = rejected.seq
+    UNION ALL
+    SELECT
         'still waiting, though accepted' AS what,
         count(*) AS events
     FROM inbox.accepted AS accepted

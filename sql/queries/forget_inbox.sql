@@ -1,14 +1,42 @@
 -- Forget nearline rows that were kept long enough; rejected ones hold sealed raw ids, which go with them.
-WITH ids AS (
-    DELETE FROM inbox.seen_event WHERE shop = :shop AND received_on < :kept_from
+-- What a replay brought in is kept as if it had come on the day of the replay, so that the lake gets it.
+WITH replayed_lately AS (
+    SELECT
+        accepted.received_on,
+        accepted.seq,
+        accepted.event_id
+    FROM inbox.replayed AS replayed
+    INNER JOIN inbox.accepted AS accepted
+        ON
+            replayed.shop = accepted.shop AND replayed.received_on = accepted.received_on
+            AND replayed.seq = accepted.seq
+    WHERE replayed.shop = :shop AND replayed.replayed_on >= :kept_from
+),
+
+ids AS (
+    DELETE FROM inbox.seen_event AS seen
+    WHERE
+        seen.shop = :shop AND seen.received_on < :kept_from
+        AND NOT EXISTS (SELECT 1 FROM replayed_lately WHERE replayed_lately.event_id = seen.event_id)
 ),
 
 accepted AS (
-    DELETE FROM inbox.accepted WHERE shop = :shop AND received_on < :kept_from
+    DELETE FROM inbox.accepted AS accepted
+    WHERE
+        accepted.shop = :shop AND accepted.received_on < :kept_from
+        AND NOT EXISTS (
+            SELECT 1 FROM replayed_lately
+            WHERE replayed_lately.received_on = accepted.received_on AND replayed_lately.seq = accepted.seq
+        )
 ),
 
 repeated AS (
     DELETE FROM inbox.duplicate WHERE shop = :shop AND received_on < :kept_from
+),
+
+replayed AS (
+    DELETE FROM inbox.replayed
+    WHERE shop = :shop AND received_on < :rejected_kept_from AND replayed_on < :kept_from
 )
 
 DELETE FROM inbox.rejected WHERE shop = :shop AND received_on < :rejected_kept_from;

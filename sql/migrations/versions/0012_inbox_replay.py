@@ -1,8 +1,8 @@
-"""Runs ../0014_digests.sql."""
+"""Runs ../0012_inbox_replay.sql."""
 
 from intent_platform.db.migrations import run_sql_beside
 
-revision = "0014"
+revision = "0012"
 down_revision = "0011"
 
 

@@ -1,0 +1,135 @@
+"""Rejected events of the inbox come in again once they are good: a rule, or the code that scores, was mended.
+
+An event that is good now leaves inbox.rejected for inbox.accepted under its old place (received day, seq), in the
+transaction that moves its shopper's profile: so it comes in exactly once, however often replay runs, and
+inbox.replayed says what became of it. A received day that is in the lake already is then published again with it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+import sqlalchemy as sa
+
+from intent_platform import db
+from intent_platform.errors import IntentError, NotEnoughData
+from intent_platform.events.intake import Door
+from intent_platform.events.mapping import load_mapping
+from intent_platform.events.quarantine import Unsealer
+from intent_platform.events.validation import DayReport, publish_day
+from intent_platform.inbox import queue
+from intent_platform.inbox.door import MAPPING, NAME, NOT_SCORABLE, InboxDoor
+from intent_platform.inbox.source import take_in_inbox
+from intent_platform.index.registry import current_release
+from intent_platform.lake import Lake
+from intent_platform.log import get_logger
+from intent_platform.nearline import move_profiles
+from intent_platform.serving import Serving
+from intent_platform.settings import Settings
+
+EVENTS_PER_TRANSACTION = 500
+
+log = get_logger(__name__)
+
+
+@dataclass(kw_only=True)
+class InboxReplay:
+    """What became of a received day's rejected events: found = accepted + duplicate + still rejected."""
+
+    accepted: int = 0
+    duplicate: int = 0
+    still_rejected: Counter[str] = field(default_factory=Counter)  # by the rule they break now
+    days_published: tuple[date, ...] = ()
+
+
+def replay_inbox(received_on: date, settings: Settings, now: datetime) -> InboxReplay:
+    """Judge the rejected events of a received day again, by the rules of that day, and let in those that are good."""
+    found = current_release(settings)
+    if found is None:
+        raise NotEnoughData("No release serves yet, so nothing can be scored: run `intent day` first.")
+    serving = Serving(release=found[0], promotion=found[1])
+    report, unsealer = InboxReplay(), Unsealer(settings)
+    with closing(InboxDoor(received_on, settings)) as door:
+        after = singly_until = -1
+        while True:
+            most = 1 if after < singly_until else EVENTS_PER_TRANSACTION
+            try:
+                with db.connect(settings) as connection:
+                    held = _lock(connection, settings, received_on, after=after, most=most)
+                    if not held:
+                        break
+                    some = _settle(connection, serving, door, unsealer, held, now)
+            except IntentError:
+                raise
+            except Exception:
+                if len(held) > 1:  # one of them cannot be scored: they are taken one by one
+                    singly_until = held[-1]["seq"]
+                    continue
+                log.exception("event_not_scorable", seq=held[0]["seq"])
+                some = InboxReplay(still_rejected=Counter([NOT_SCORABLE]))
+            after = held[-1]["seq"]
+            report.accepted += some.accepted
+            report.duplicate += some.duplicate
+            report.still_rejected += some.still_rejected
+    published = _publish(received_on, settings)
+    report.days_published = published.days_published if published else ()
+    return report
+
+
+def _lock(
+    connection: sa.Connection, settings: Settings, received_on: date, *, after: int, most: int
+) -> Sequence[sa.RowMapping]:
+    key = {"shop": settings.shop, "received_on": received_on}
+    return db.query(connection, "lock_rejected_events", **key, after=after, most=most)
+
+
+def _settle(
+    connection: sa.Connection,
+    serving: Serving,
+    door: InboxDoor,
+    unsealer: Unsealer,
+    held: Sequence[sa.RowMapping],
+    now: datetime,
+) -> InboxReplay:
+    """A batch as the scorer has it, but that its events come from inbox.rejected and not from inbox.event."""
+    settings = door.door.settings
+    judged = door.judge([door.opened(row, unsealer) for row in held])
+    fresh = queue.keep_first_arrivals(connection, settings.shop, judged.accepted)
+    if fresh.num_rows:
+        move_profiles(connection, serving.release, fresh, serving.stamp(now, settings), settings)
+        queue.keep_accepted(connection, settings.shop, fresh)
+    is_fresh = set(fresh["line"].to_pylist())
+    good = judged.accepted["line"].to_pylist()
+    bad = {each.place.line: each.broken_rule for each in judged.rejected}
+    outcomes = ["accepted" if seq in is_fresh else "duplicate" for seq in good]
+    db.query(
+        connection,
+        "replay_events",
+        shop=settings.shop,
+        replayed_on=now.astimezone(settings.zone).date(),
+        good_seq=good,
+        good_outcome=outcomes,
+        bad_seq=list(bad),
+        bad_broken_rule=list(bad.values()),
+    )
+    return InboxReplay(
+        accepted=fresh.num_rows, duplicate=len(good) - fresh.num_rows, still_rejected=Counter(bad.values())
+    )
+
+
+def _publish(received_on: date, settings: Settings) -> DayReport | None:
+    """Bring a day that the lake has to what is accepted now; a day that is not validated yet takes it in by itself."""
+    lake = Lake(settings.lake_root, settings.shop)
+    door = Door(received_on=received_on, mapping=load_mapping(MAPPING), settings=settings, lake=lake)
+    key = {"shop": settings.shop, "received_on": received_on, "file": NAME}
+    with db.connect(settings) as connection:
+        accounts = [row for row in db.query(connection, "file_accounts", **key) if row["status"] == "published"]
+    if not accounts:
+        return None
+    with lake.guarded():
+        intake = take_in_inbox(door)
+        if intake is None or intake.account.accepted == accounts[0]["accepted"]:
+            return None
+        return publish_day(door, [intake], max_rejected_ratio=1.0)
