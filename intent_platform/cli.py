@@ -141,6 +141,8 @@ def _replay_inbox(day: date, fixed: Path | None) -> None:
         f"rejected{f' ({by_rule})' if by_rule else ''}."
     )
     print(f"Published days: {', '.join(map(str, report.days_published)) or 'none'}.")
+    if report.awaits_validation:
+        print(f"{day} is not in the lake: run `intent day {day}`, or these events train no model.")
 
 
 @app.command()
@@ -355,15 +357,17 @@ def purchase(
         Path | None,
         typer.Option(help="Folder of day files of REES46's form (2019-10-01.csv). Left out: the synthetic shop."),
     ] = None,
-    users: Annotated[int, typer.Option(min=1, help="Shoppers of the synthetic shop.")] = 12_000,
-    days: Annotated[int, typer.Option(min=1, help="Days of the synthetic shop.")] = 28,
+    users: Annotated[int | None, typer.Option(min=1, help="Shoppers of the synthetic shop; 12,000.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Days of the synthetic shop; 28.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="At most so many passes over the days.")] = 4,
 ) -> None:
     """Predict purchases: of the synthetic shop beside its own truth, or of a real excerpt by five folds."""
     from intent_platform.bench import purchase
 
     if data is None:
-        purchase.run_synthetic(users, days, epochs)
+        purchase.run_synthetic(users or 12_000, days or 28, epochs)
+    elif users or days:
+        raise typer.BadParameter("--users and --days are of the synthetic shop; leave them out, or --data.")
     else:
         purchase.run_excerpt(data, epochs)
 

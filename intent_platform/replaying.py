@@ -6,7 +6,7 @@ inbox.replayed says what became of it. A received day that is in the lake alread
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -42,6 +42,7 @@ class InboxReplay:
     duplicate: int = 0
     still_rejected: Counter[str] = field(default_factory=Counter)  # by the rule they break now
     days_published: tuple[date, ...] = ()
+    awaits_validation: bool = False  # the day is over and not in the lake: until it is validated, nor are these events
 
 
 def replay_inbox(received_on: date, settings: Settings, now: datetime) -> InboxReplay:
@@ -54,9 +55,11 @@ def replay_inbox(received_on: date, settings: Settings, now: datetime) -> InboxR
     with closing(InboxDoor(received_on, settings)) as door:
         after = singly_until = -1
         while True:
+            held: Sequence[sa.RowMapping] = ()
             most = 1 if after < singly_until else EVENTS_PER_TRANSACTION
             try:
                 with db.connect(settings) as connection:
+                    db.query(connection, "limit_waits")
                     held = _lock(connection, settings, received_on, after=after, most=most)
                     if not held:
                         break
@@ -64,17 +67,23 @@ def replay_inbox(received_on: date, settings: Settings, now: datetime) -> InboxR
             except IntentError:
                 raise
             except Exception:
+                if not held:
+                    raise
                 if len(held) > 1:  # one of them cannot be scored: they are taken one by one
+                    log.exception("batch_failed", events=len(held))
                     singly_until = held[-1]["seq"]
                     continue
                 log.exception("event_not_scorable", seq=held[0]["seq"])
-                some = InboxReplay(still_rejected=Counter([NOT_SCORABLE]))
+                with db.connect(settings) as connection:
+                    some = _note(connection, settings, now, good={}, bad={held[0]["seq"]: NOT_SCORABLE})
             after = held[-1]["seq"]
             report.accepted += some.accepted
             report.duplicate += some.duplicate
             report.still_rejected += some.still_rejected
-    published = _publish(received_on, settings)
-    report.days_published = published.days_published if published else ()
+    if not (accounts := _published_accounts(received_on, settings)):
+        report.awaits_validation = bool(report.accepted) and received_on < now.astimezone(settings.zone).date()
+    elif published := _publish(received_on, accounts[0]["accepted"], settings):
+        report.days_published = published.days_published
     return report
 
 
@@ -103,33 +112,48 @@ def _settle(
     is_fresh = set(fresh["line"].to_pylist())
     good = judged.accepted["line"].to_pylist()
     bad = {each.place.line: each.broken_rule for each in judged.rejected}
-    outcomes = ["accepted" if seq in is_fresh else "duplicate" for seq in good]
+    return _note(
+        connection,
+        settings,
+        now,
+        good={seq: "accepted" if seq in is_fresh else "duplicate" for seq in good},
+        bad=bad,
+    )
+
+
+def _note(
+    connection: sa.Connection, settings: Settings, now: datetime, *, good: Mapping[int, str], bad: Mapping[int, str]
+) -> InboxReplay:
+    """Keep what became of events, by seq: the outcome of those that are good now, the rule that the others break."""
     db.query(
         connection,
         "replay_events",
         shop=settings.shop,
         replayed_on=now.astimezone(settings.zone).date(),
-        good_seq=good,
-        good_outcome=outcomes,
+        good_seq=list(good),
+        good_outcome=list(good.values()),
         bad_seq=list(bad),
         bad_broken_rule=list(bad.values()),
     )
+    outcomes = Counter(good.values())
     return InboxReplay(
-        accepted=fresh.num_rows, duplicate=len(good) - fresh.num_rows, still_rejected=Counter(bad.values())
+        accepted=outcomes["accepted"], duplicate=outcomes["duplicate"], still_rejected=Counter(bad.values())
     )
 
 
-def _publish(received_on: date, settings: Settings) -> DayReport | None:
-    """Bring a day that the lake has to what is accepted now; a day that is not validated yet takes it in by itself."""
-    lake = Lake(settings.lake_root, settings.shop)
-    door = Door(received_on=received_on, mapping=load_mapping(MAPPING), settings=settings, lake=lake)
+def _published_accounts(received_on: date, settings: Settings) -> list[sa.RowMapping]:
+    """The inbox's account of a day that the lake has; none of one that is refused or not validated yet."""
     key = {"shop": settings.shop, "received_on": received_on, "file": NAME}
     with db.connect(settings) as connection:
-        accounts = [row for row in db.query(connection, "file_accounts", **key) if row["status"] == "published"]
-    if not accounts:
-        return None
+        return [row for row in db.query(connection, "file_accounts", **key) if row["status"] == "published"]
+
+
+def _publish(received_on: date, accepted_before: int, settings: Settings) -> DayReport | None:
+    """Bring a day that the lake has to what is accepted now; None where that is the same."""
+    lake = Lake(settings.lake_root, settings.shop)
+    door = Door(received_on=received_on, mapping=load_mapping(MAPPING), settings=settings, lake=lake)
     with lake.guarded():
         intake = take_in_inbox(door)
-        if intake is None or intake.account.accepted == accounts[0]["accepted"]:
+        if intake is None or intake.account.accepted == accepted_before:
             return None
         return publish_day(door, [intake], max_rejected_ratio=1.0)

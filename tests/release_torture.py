@@ -271,8 +271,7 @@ def torture(
 
 
 def main() -> None:
-    from result import write_result
-
+    from intent_platform.bench.result import write_result
     from intent_platform.keys import create_missing_keys
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -297,5 +296,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
     main()

@@ -233,6 +233,18 @@ def test_an_excerpt_that_does_not_do_is_told(tmp_path, name, content, message):
     assert message.split("|")[0] in str(done.exception) or message.split("|")[-1] in str(done.exception)
 
 
+def test_a_day_that_lies_there_twice_is_told(tmp_path):
+    for name in ("2019-10-01.csv", "2019-10-01.csv.gz"):
+        (tmp_path / name).write_text("")
+    done = CliRunner().invoke(cli.app, ["bench", "purchase", "--data", str(tmp_path)])
+    assert "holds a day twice: beside 2019-10-01.csv lies another" in str(done.exception)
+
+
+def test_options_of_the_synthetic_shop_are_not_silently_left_out(tmp_path):
+    done = CliRunner().invoke(cli.app, ["bench", "purchase", "--data", str(tmp_path), "--users", "20"])
+    assert done.exit_code == 2
+
+
 def test_a_shop_of_too_few_days_is_told():
     done = CliRunner().invoke(cli.app, ["bench", "purchase", "--users", "20", "--days", "3"])
     assert isinstance(done.exception, NotEnoughData)

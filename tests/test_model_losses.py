@@ -44,7 +44,7 @@ def test_the_loss_and_its_gradients_are_those_of_cross_entropy(monkeypatch, kind
 def test_logits_beyond_what_an_exponential_holds_give_the_same_loss_and_gradients(monkeypatch):
     monkeypatch.setattr(losses, "negative_type", lambda _: torch.float32)
     hits = torch.tensor([0]), torch.tensor([4])
-    ours, plain = vectors(1, length=150.0), vectors(1, length=150.0)
+    ours, plain = vectors(1, length=400.0), vectors(1, length=400.0)
     found, wanted = losses.next_item_loss(*ours, hits, K), by_cross_entropy(*plain, hits, K)
     found.backward()
     wanted.backward()

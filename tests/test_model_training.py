@@ -141,10 +141,10 @@ def test_the_form_with_the_least_validation_loss_is_kept_with_the_purchase_half_
     network = train_network(material, tmp_path / "run", settings, forms=forms)
     losses = {}
     for form in forms:
-        progress = json.loads((tmp_path / "run" / f"{form.width}-{form.dropout}" / "progress.json").read_text())
+        progress = json.loads((tmp_path / "run" / form.name / "progress.json").read_text())
         losses[form.width] = progress["best_loss"]["next_item"]
     assert network.shape.width == min(losses, key=losses.__getitem__)
-    first = load_file(tmp_path / "run" / "16-0.0" / "best-buys.safetensors")
+    first = load_file(tmp_path / "run" / forms[0].name / "best-buys.safetensors")
     for name, weight in network.purchase.state_dict().items():
         torch.testing.assert_close(weight, first[f"purchase.{name}"])
 

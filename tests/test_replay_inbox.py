@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from model_shop import publish
+from received import an_event, write_file
 from test_nearline import EVENING, TODAY, drain, profile, put, rows_of, today_event
 
 from intent_platform import daily, nearline, watching
@@ -116,6 +117,30 @@ def test_a_day_that_the_inbox_has_forgotten_keeps_in_the_lake_what_it_had(shop, 
     forget(shop, LATER + timedelta(days=8))
     assert figures(shop)[0] == 0
     assert clean_rows(shop) == [(4,)]
+
+
+def test_replayed_events_that_the_inbox_has_forgotten_stay_in_the_lake_where_none_came_in_at_first(
+    shop, strict_rule, tmp_path
+):
+    file = str(write_file(tmp_path, "today.csv", [an_event(number, item_id="i01") for number in range(4)]))
+    put(shop, today_event(2), today_event(5, event_type="hover"))
+    drain(shop)
+    daily.run_day(TODAY, shop, path=file)
+    assert figures(shop)[:2] == (0, 2)
+    strict_rule.undo()
+    assert replay_inbox(TODAY, shop, LATER).days_published == (TODAY,)
+    forget(shop, LATER + timedelta(days=8))
+    assert figures(shop) == (0, 1, 0, 1)
+    daily.validate_events(TODAY, shop, path=file)
+    assert in_lake(shop) == [(2, 1, 1, 0)]
+    assert clean_rows(shop) == [(5,)]
+
+
+def test_replay_says_that_a_day_which_is_not_in_the_lake_must_be_validated(shop, strict_rule):
+    put_a_few(shop)
+    strict_rule.undo()
+    report = replay_inbox(TODAY, shop, LATER)
+    assert (report.accepted, report.days_published, report.awaits_validation) == (1, (), True)
 
 
 def test_what_was_not_scorable_comes_in_and_what_still_is_not_stays(shop, monkeypatch):

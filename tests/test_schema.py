@@ -1,8 +1,11 @@
 """The schema as the machine has it: every table and column explained, migrations repeatable."""
 
+import pytest
 import sqlalchemy as sa
 
 from intent_platform import db
+from intent_platform.db import migrations
+from intent_platform.errors import DatabaseUnavailable
 
 SCHEMAS = ("inbox", "nearline", "profiles", "quality", "registry")
 
@@ -28,3 +31,9 @@ def test_every_table_view_and_column_has_a_comment(settings):
 
 def test_migrating_twice_changes_nothing(settings):
     assert db.migrate(settings) == db.migrate(settings)
+
+
+def test_a_server_that_lacks_what_the_statements_need_is_refused(settings, monkeypatch):
+    monkeypatch.setattr(migrations, "OLDEST_SERVER", 99)
+    with pytest.raises(DatabaseUnavailable, match="99 or newer is needed"):
+        db.migrate(settings)

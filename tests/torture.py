@@ -233,6 +233,7 @@ class Torture:
     def open_long_transaction(self) -> None:
         """Somebody's old snapshot, with a lock on the inbox, as a long report holds it."""
         connection = _engine(self.settings.database_url).connect().execution_options(isolation_level="REPEATABLE READ")
+        connection.execute(sa.text("SET LOCAL application_name = 'long transaction'"))
         connection.execute(sa.text("SELECT count(*) FROM inbox.event, profiles.user_profile"))
         self.end_after(LONG_TRANSACTION_S, lambda: _close(connection))
         self.done["long_transactions"] += 1
@@ -316,7 +317,7 @@ HELD = """
 SELECT count(*) FROM pg_stat_activity
 WHERE
     datname = current_database() AND xact_start IS NOT NULL AND wait_event_type = 'Client'
-    AND query NOT LIKE '%profiles.user_profile%' AND state_change < clock_timestamp() - make_interval(secs => :seconds)
+    AND application_name <> 'long transaction' AND state_change < clock_timestamp() - make_interval(secs => :seconds)
 """
 """Transactions that wait for their client for longer, but for the long ones that are meant to be there."""
 

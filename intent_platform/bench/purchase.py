@@ -176,11 +176,14 @@ def _day_files(data: Path) -> dict[date, Path]:
     if not files:
         raise FileUnreadable(f"{folder} holds no day file of REES46's form, such as 2019-10-01.csv. Give its folder.")
     try:
-        return {date.fromisoformat(path.name.partition(".")[0]): path for path in files}
+        by_day = {date.fromisoformat(path.name.partition(".")[0]): path for path in files}
     except ValueError as error:
         raise FileUnreadable(
             f"{folder}: of {len(files)} CSV files one is not named by its day ({error}). Name each as 2019-10-01.csv."
         ) from error
+    if twice := [path.name for path in files if path not in by_day.values()]:
+        raise FileUnreadable(f"{folder} holds a day twice: beside {', '.join(twice)} lies another. Leave one of each.")
+    return by_day
 
 
 def _cross_validate(table: pa.Table, items: pa.Table, paths: list[Path], folder: Path, settings: Settings) -> None:

@@ -8,8 +8,11 @@ from alembic import command, op
 from alembic.config import Config
 
 from intent_platform.db.connection import connect
+from intent_platform.errors import DatabaseUnavailable
 from intent_platform.paths import resource_folder
 from intent_platform.settings import Settings
+
+OLDEST_SERVER = 18
 
 
 def migrate(settings: Settings) -> str:
@@ -17,9 +20,20 @@ def migrate(settings: Settings) -> str:
     config = Config()
     config.set_main_option("script_location", str(resource_folder("sql") / "migrations"))
     with connect(settings) as connection:
+        _refuse_old_server(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
+
+
+def _refuse_old_server(connection: sa.Connection) -> None:
+    major = connection.connection.dbapi_connection.server_version // 10_000  # type: ignore[union-attr]
+    if major < OLDEST_SERVER:
+        raise DatabaseUnavailable(
+            f"Postgres at {connection.engine.url.render_as_string(hide_password=True)} is version {major}; "
+            f"{OLDEST_SERVER} or newer is needed (RETURNING old). Nothing was migrated: upgrade it, or leave "
+            "INTENT_DATABASE_URL unset for the embedded one."
+        )
 
 
 def run_sql_beside(revision_file: str) -> None:

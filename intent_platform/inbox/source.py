@@ -90,7 +90,9 @@ def _only_in_lake(connection: sa.Connection, door: Door, day: InboxDay) -> pa.Ar
         lines = rows.filter(pc.equal(rows["file"], NAME))["line"].combine_chunks()
     came_at_first = pc.invert(pc.is_in(lines, value_set=pa.array([row["seq"] for row in replayed], pa.int64())))
     still_here = day.accepted - sum(row["is_kept"] for row in replayed)
-    return lines if still_here < (pc.sum(came_at_first).as_py() or 0) else lines[:0]
+    gone = pa.array([row["seq"] for row in replayed if not row["is_kept"]], pa.int64())
+    is_forgotten = still_here < (pc.sum(came_at_first).as_py() or 0) or pc.any(pc.is_in(gone, value_set=lines)).as_py()
+    return lines if is_forgotten else lines[:0]
 
 
 def _with_forgotten(connection: sa.Connection, door: Door, day: InboxDay, lines: pa.Array) -> InboxDay:

@@ -130,11 +130,12 @@ def _champion(given: TrainingInput, settings: Settings) -> Model | None:
 
 
 def _forms(champion: Model | None) -> Sequence[Form]:
-    """The champion's, so that only a shop's first training takes the time to try them all."""
+    """The champion's, if it is still among them: only a shop's first training takes the time to try them all."""
     if champion is None or champion.network is None:
         return FORMS
     shape = champion.network.shape
-    return (Form(width=shape.width, dropout=shape.dropout, temperature=shape.temperature),)
+    form = Form(width=shape.width, dropout=shape.dropout, temperature=shape.temperature)
+    return (form,) if form in FORMS else FORMS
 
 
 def _earlier(champion: Model | None, prepared: Prepared, given: TrainingInput, settings: Settings) -> Earlier | None:

@@ -25,7 +25,8 @@ def next_item_loss(
     A drawn negative stands for items / K others, so its logit is raised by the log of that; without it the model learns
     a softmax over another catalogue (Jean et al. 2015, "On using very large target vocabulary for neural machine
     translation").
-    A logit is at most the product of two lengths; what that exceeds LARGEST_LOGIT by is subtracted before exponentials.
+    A logit is at most the product of two lengths. Where that may pass LARGEST_LOGIT, the largest of a row is subtracted
+    before exponentials; elsewhere that pass over all of them is saved.
     """
     shift = math.log(items / len(negative_KD))
     return _SharedSoftmax.apply(wanted_PD, target_PD, negative_KD, hits, shift, negative_type(wanted_PD.device))
@@ -50,10 +51,14 @@ class _SharedSoftmax(torch.autograd.Function):
         wanted_half, negative_half = wanted.to(kind), negative.to(kind)
         share = (wanted_half @ negative_half.T).float()
         share[hits] = float("-inf")
+        share.add_(shift)
+        own_logit = (wanted * target).sum(1)
         longest = torch.maximum(negative.norm(dim=1).max(), target.norm(dim=1).max())
-        over = (wanted.norm(dim=1) * longest - LARGEST_LOGIT).clamp(min=0)  # 0 where cosines are scaled
-        share.add_((shift - over)[:, None]).exp_()
-        own_logit = (wanted * target).sum(1) - over
+        if wanted.norm(dim=1).max() * longest > LARGEST_LOGIT:
+            largest = torch.maximum(share.amax(1), own_logit)
+            share.sub_(largest[:, None])
+            own_logit = own_logit - largest
+        share.exp_()
         own = own_logit.exp()
         total = share.sum(1) + own
         share.div_(total[:, None])

@@ -58,6 +58,10 @@ class Form:
     dropout: float
     temperature: float | None
 
+    @property
+    def name(self) -> str:
+        return f"{self.width}-{self.dropout}-{self.temperature or 'free'}"
+
 
 FORMS = (Form(width=128, dropout=0.25, temperature=16.0), Form(width=64, dropout=0.5, temperature=None))
 """Tried at a shop's first training; later ones keep the champion's. On Diginetica the first wins; on Amazon Beauty,
@@ -124,7 +128,7 @@ def train_network(
     runs = [
         _train(
             material,
-            folder / f"{form.width}-{form.dropout}",
+            folder / form.name,
             settings,
             start,
             form,

@@ -1,4 +1,4 @@
--- Lock rejected events of a received day in order of arrival: all after a seq, or one by its seq.
+-- Lock rejected events of a received day in order of arrival: at most so many after a seq.
 -- Locks: the rows, until the transaction ends; waits for another replay that has them.
 SELECT
     rejected.seq,
