@@ -20,7 +20,7 @@ from intent_platform.model.candidate import TrainingInput, fit, make_candidate
 from intent_platform.model.lexical import fit_lexical
 from intent_platform.model.network import BehaviourNetwork
 from intent_platform.model.text import TextTower, find_encoder
-from intent_platform.model.train import Form, train_network, validation_losses
+from intent_platform.model.train import FORMS, Form, train_network, validation_losses
 from intent_platform.model.warm import CHAMPIONS_SHARE, learn_on_from, why_cold
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
@@ -163,13 +163,24 @@ def test_a_stopped_warm_training_goes_on_and_ends_the_same(champion, later, sett
             torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
 
 
-def test_the_candidates_card_names_the_champion_that_its_network_began_as(champion, settings):
+def test_the_candidates_card_names_the_champion_that_its_network_began_as(champion, settings, monkeypatch):
+    monkeypatch.setattr("intent_platform.model.candidate.FORMS", (FORM,))
     model, root = champion
     assert model.card.started_from is None
     wanted = given(2, SPLIT, grown(), champion=model.digest, root=root)
     make_candidate(wanted, settings.home / "candidate", settings)
     card = json.loads((settings.home / "candidate" / "model" / "model.json").read_text())
     assert card["started_from"] == model.digest
+
+
+def test_a_champion_whose_form_is_tried_no_more_makes_room_for_those_that_are(champion, settings, caplog):
+    model, root = champion
+    wanted = given(2, SPLIT, grown(), champion=model.digest, root=root)
+    with caplog.at_level("INFO"):
+        contenders, _ = fit(wanted, settings.home / "other", replace(settings, max_epochs=1))
+    assert contenders.started_from is None
+    assert "The champion has a form that is tried no more" in caplog.text
+    assert contenders.network.shape.width in {form.width for form in FORMS}
 
 
 def test_a_champion_that_saw_the_validation_days_is_not_learned_on_from(champion, settings, caplog):

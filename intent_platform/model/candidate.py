@@ -114,8 +114,9 @@ def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contend
     material = prepared.material
     logistic = fit_logistic(material.train_features, material.train)
     champion = _champion(given, settings)
-    earlier = _earlier(champion, prepared, given, settings)
-    network = train_network(material, folder / "checkpoint", settings, logistic, _forms(champion), earlier=earlier)
+    forms = _forms(champion)
+    earlier = _earlier(champion, forms, prepared, given, settings)
+    network = train_network(material, folder / "checkpoint", settings, logistic, forms, earlier=earlier)
     return _fit_rest(prepared, network, earlier, logistic, given, settings), prepared.examples
 
 
@@ -138,9 +139,13 @@ def _forms(champion: Model | None) -> Sequence[Form]:
     return (form,) if form in FORMS else FORMS
 
 
-def _earlier(champion: Model | None, prepared: Prepared, given: TrainingInput, settings: Settings) -> Earlier | None:
+def _earlier(
+    champion: Model | None, forms: Sequence[Form], prepared: Prepared, given: TrainingInput, settings: Settings
+) -> Earlier | None:
     """What the network begins with; where that is nothing, the log says why."""
     why = why_cold(champion, prepared.text, given.split, settings)
+    if not why and forms is FORMS:
+        why = "The champion has a form that is tried no more"
     if champion is None or why:
         log.info("cold_start", reason=why)
         return None
