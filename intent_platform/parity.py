@@ -63,7 +63,7 @@ def check_parity(day: date, settings: Settings, *, most_users: int = 5_000) -> P
     with db.connect(settings) as connection:
         scratch = connection.begin_nested()
         _replay(connection, serving, snapshot, day, histories, events, settings)
-        users = _score_by_batch(connection, serving, day, histories, settings)
+        users = score_by_batch(connection, serving, day, histories, settings)
         (row,) = db.query(connection, "parity_of_shops", nearline=NEARLINE, batch=BATCH, tolerance=TOLERANCE)
         scratch.rollback()
         report = ParityReport(day=day, users=users, events=events.num_rows, **row)
@@ -117,12 +117,13 @@ def _replay(
         place += size
 
 
-def _score_by_batch(
+def score_by_batch(
     connection: sa.Connection, serving: Serving, day: date, histories: pa.Table, settings: Settings
 ) -> int:
-    """Each shopper at the moment at which nearline told last; returns how many."""
+    """Put profiles of the shop BATCH: each shopper's at the moment at which nearline told last; returns how many."""
     rows = Rows.of(histories)
-    scores = score_users(serving.release, rows, rows.at[rows.starts[1:] - 1], settings)
+    valid_at = np.maximum(rows.at[rows.starts[1:] - 1], day_end(day - timedelta(days=1), settings))
+    scores = score_users(serving.release, rows, valid_at, settings)
     stamp = replace(serving.stamp(end_of_day(day, settings), settings), shop=BATCH, source="batch")
     upsert(connection, ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp))
     return rows.users
