@@ -40,9 +40,9 @@ COMMIT_TIMES = ("-c", "track_commit_timestamp=on")
 
 
 @contextmanager
-def trained_shop(folder: Path, users: int, first_day: date) -> Iterator[Settings]:
+def trained_shop(folder: Path, users: int, first_day: date, today: date) -> Iterator[Settings]:
     """A shop with a trained release and profiles as of yesterday; today's events have not come yet."""
-    days = (_today() - first_day).days
+    days = (today - first_day).days
     settings = Settings(
         home=folder / "home",
         postgres_home=str(folder / "postgres"),
@@ -56,7 +56,7 @@ def trained_shop(folder: Path, users: int, first_day: date) -> Iterator[Settings
         daily.load_catalogue(served, source="native_catalogue", path=str(folder / "shop" / "catalogue.csv"))
         for number in range(days):
             daily.validate_events(first_day + timedelta(days=number), served, max_rejected_ratio=0.2)
-        last = _today() - timedelta(days=1)
+        last = today - timedelta(days=1)
         daily.build_sequences(last, served)
         print(training.retrain(last, served).reason[:120])
         daily.refresh_profiles(last, served)
@@ -271,7 +271,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)  # the embedded Postgres may run as another account
-        with trained_shop(folder, given.users, _today() - timedelta(days=given.days)) as settings:
+        with trained_shop(folder, given.users, _today() - timedelta(days=given.days), _today()) as settings:
             figures, peers = measure(replace(settings, threads=1), folder, given)
         data = sorted((folder / "shop" / "events").iterdir())
         for name, each in {"nearline": figures, **peers}.items():

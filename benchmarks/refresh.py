@@ -240,13 +240,13 @@ def yesterday(folder: Path, users: int) -> Iterator[Settings]:
         db.migrate(served)
         ours(served, scored(users), _stamp(NOON))
         _as_superuser(served, "intent", "VACUUM ANALYZE")
-        _engine(served.database_url).dispose()  # a database that someone is connected to cannot be a template
         yield served
 
 
 @contextmanager
 def copied(settings: Settings, name: str) -> Iterator[Settings]:
     """A copy of that database, dropped afterwards."""
+    _engine(settings.database_url).dispose()  # a database that someone is connected to cannot be a template
     copying = f"CREATE DATABASE {name} TEMPLATE intent OWNER intent STRATEGY file_copy"
     _as_superuser(settings, "postgres", copying, "CHECKPOINT")
     url = sa.make_url(settings.database_url).set(database=name).render_as_string(hide_password=False)

@@ -31,8 +31,6 @@ from intent_platform.settings import Settings
 USERS_PER_TRANSACTION = 25
 """Of those ahead, who are scored while their states are locked: the scorer may be waiting for them."""
 
-NO_DEVICES = Devices(known={}, newly_linked=())
-
 
 @dataclass(kw_only=True)
 class Meeting:
@@ -119,7 +117,7 @@ class Meeting:
         kept = pc.or_(pc.or_(only_here, is_later), pc.invert(has_lake))
         remembered = states.events.filter(kept)
         told = {user: max(states.valid_at.get(user, stamp.scored_at), stamp.scored_at) for user in users}
-        events = merge(from_lake, remembered, NO_DEVICES)
+        events = merge(from_lake, remembered, Devices(known={}, newly_linked=(), settings=self.settings))
         return rescore(connection, release, events, told, users, replace(stamp, source="nearline"), self.settings)
 
     def _ahead(self, connection: sa.Connection, users: Iterable[str]) -> set[str]:

@@ -113,7 +113,7 @@ def move_profiles(
     connection: sa.Connection, release: Release, fresh: pa.Table, stamp: Stamp, settings: Settings
 ) -> None:
     """Score the shoppers of accepted events anew, from all that is remembered of them."""
-    devices = lock_devices(connection, stamp.shop, fresh)
+    devices = lock_devices(connection, stamp.shop, fresh, settings)
     new = _owned(fresh, devices)
     concerned = {*new["user_id"].to_pylist(), *devices.affected_owners()}
     states = lock_states(connection, stamp.shop, concerned)

@@ -22,6 +22,7 @@ from intent_platform.model.examples import day_end
 from intent_platform.model.rows import Rows
 from intent_platform.nearline import move_profiles
 from intent_platform.profiles import ProfileRows, upsert
+from intent_platform.rescoring import valid_at_of
 from intent_platform.scoring import score_users
 from intent_platform.serving import Serving
 from intent_platform.settings import Settings
@@ -63,7 +64,7 @@ def check_parity(day: date, settings: Settings, *, most_users: int = 5_000) -> P
     with db.connect(settings) as connection:
         scratch = connection.begin_nested()
         _replay(connection, serving, snapshot, day, histories, events, settings)
-        users = _score_by_batch(connection, serving, day, histories, settings)
+        users = score_by_batch(connection, serving, day, histories, NEARLINE, settings)
         (row,) = db.query(connection, "parity_of_shops", nearline=NEARLINE, batch=BATCH, tolerance=TOLERANCE)
         scratch.rollback()
         report = ParityReport(day=day, users=users, events=events.num_rows, **row)
@@ -117,12 +118,17 @@ def _replay(
         place += size
 
 
-def _score_by_batch(
-    connection: sa.Connection, serving: Serving, day: date, histories: pa.Table, settings: Settings
+def score_by_batch(
+    connection: sa.Connection, serving: Serving, day: date, histories: pa.Table, nearline: str, settings: Settings
 ) -> int:
-    """Each shopper at the moment at which nearline told last; returns how many."""
+    """Put profiles of the shop BATCH: each shopper's at the moment at which `nearline` told last; returns how many.
+
+    That is later than the newest event where events that were told have since moved to another shopper.
+    """
     rows = Rows.of(histories)
-    scores = score_users(serving.release, rows, rows.at[rows.starts[1:] - 1], settings)
+    told = db.query(connection, "told_until", shop=nearline, user_ids=rows.user_ids.to_pylist())
+    valid_at = valid_at_of(rows, {row["user_id"]: row["valid_at"] for row in told})
+    scores = score_users(serving.release, rows, valid_at, settings)
     stamp = replace(serving.stamp(end_of_day(day, settings), settings), shop=BATCH, source="batch")
     upsert(connection, ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp))
     return rows.users

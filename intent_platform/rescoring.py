@@ -38,8 +38,8 @@ def rescore(
     this one may not, and the transaction must not keep the events.
     """
     rows = Rows.of(events)
-    rows = recent(rows, _valid_at(rows, told_until), settings)
-    valid_at = _valid_at(rows, told_until)
+    rows = recent(rows, valid_at_of(rows, told_until), settings)
+    valid_at = valid_at_of(rows, told_until)
     gone = set(wanted).difference(rows.user_ids.to_pylist())
     if gone:
         forget_states(connection, stamp.shop, gone)
@@ -63,7 +63,7 @@ def _check_newest(connection: sa.Connection, rows: Rows, stamp: Stamp) -> None:
         )
 
 
-def _valid_at(rows: Rows, told_until: Mapping[str, datetime]) -> np.ndarray:
+def valid_at_of(rows: Rows, told_until: Mapping[str, datetime]) -> np.ndarray:
     """int64 µs (users,): the newest event, or what was told already if that is later."""
     told = [micros(told_until[each]) if each in told_until else 0 for each in rows.user_ids.to_pylist()]
     return np.maximum(rows.at[rows.starts[1:] - 1], np.array(told, np.int64))

@@ -14,6 +14,7 @@ UTC_US = pa.timestamp("us", "UTC")
 SEQUENCE = pa.schema(
     [
         ("user_id", pa.string()),
+        ("device_id", pa.string()),
         ("event_id", pa.string()),
         ("event_type", pa.string()),
         ("occurred_at", UTC_US),

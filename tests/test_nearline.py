@@ -23,6 +23,7 @@ from intent_platform.keys import create_missing_keys
 from intent_platform.nearline import Scorer
 from intent_platform.parity import check_parity
 from intent_platform.serving import Follower, Tally
+from intent_platform.settings import Settings
 
 TODAY = date(2026, 8, 21)
 YESTERDAY = TODAY - timedelta(days=1)
@@ -157,13 +158,42 @@ def test_a_device_is_its_users_from_the_link_on_whichever_came_first(shop):
 
 
 def test_links_of_a_device_are_kept_in_order_and_say_nothing_twice():
-    device = Device()
-    moments = [EVENING + timedelta(hours=hour) for hour in range(4)]
-    assert device.link(moments[2], "b")
-    assert device.link(moments[0], "a")
-    assert not device.link(moments[1], "a")
-    assert [device.user_at(moment) for moment in moments] == ["a", "a", "b", "b"]
-    assert device.user_at(EVENING - timedelta(hours=1)) is None
+    device, settings = Device(), Settings()
+    moments = [EVENING - timedelta(hours=hour) for hour in (3, 2, 1, 0)]
+    assert device.link(moments[2], "b", settings)
+    assert device.link(moments[0], "a", settings)
+    assert not device.link(moments[1], "a", settings)
+    assert [device.user_at(moment, settings) for moment in moments] == ["a", "a", "b", "b"]
+    assert device.user_at(moments[0] - timedelta(hours=1), settings) is None
+
+
+def test_a_link_is_forgotten_after_history_days_as_the_batch_does_unless_it_was_renewed():
+    device, settings = Device(), Settings(history_days=10)
+    device.link(EVENING, "a", settings)
+    assert device.user_at(EVENING + timedelta(days=10), settings) == "a"
+    assert device.user_at(EVENING + timedelta(days=11), settings) is None
+    assert device.link(EVENING + timedelta(days=5), "a", settings)
+    assert device.user_at(EVENING + timedelta(days=11), settings) == "a"
+
+
+def test_a_link_that_comes_late_moves_events_that_came_by_file(shop, tmp_path):
+    seen = item_event(5, user_id="", anonymous_id="c1", occurred_at=at(20, YESTERDAY))
+    file = write_file(tmp_path, "more.csv", [seen])
+    daily.run_day(YESTERDAY, shop, path=str(file))
+    put(shop, today_event(1, user_id="carla", anonymous_id="c1", occurred_at=at(18, YESTERDAY)))
+    drain(shop)
+    assert profile(shop, "carla", "events_7d, last_event_at") == (2, datetime(2026, 8, 20, 20, tzinfo=UTC))
+    device = Pseudonymiser.of(shop).of_anonymous("c1")
+    assert rows_of(shop, "SELECT 1 FROM profiles.user_profile WHERE user_id = :user", user=device) == []
+
+
+def test_parity_compares_at_the_moment_told_though_its_event_has_moved_since(shop, tmp_path, monkeypatch):
+    hours = [item_event(hour, user_id="", anonymous_id="c1", occurred_at=at(hour)) for hour in range(9, 22)]
+    login = item_event(22, user_id="carla", anonymous_id="c1", occurred_at=at(10, minute=30))
+    daily.run_day(TODAY, shop, path=str(write_file(tmp_path, "today.csv", [*hours, login])))
+    monkeypatch.setattr("intent_platform.parity.LARGEST_BATCH", 1)
+    report = check_parity(TODAY, shop)
+    assert (report.users, report.users_differing) == (2, 0)
 
 
 def test_a_batch_that_fails_leaves_everything_as_it_was(shop, monkeypatch):

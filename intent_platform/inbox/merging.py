@@ -1,7 +1,8 @@
 """Remembered and new events → each owner's history in order, as the daily refresh would have it.
 
-An event belongs to its own user, else to the user that its device was linked to at that moment, else to the device. A
-link that comes late moves the events after it, so owners are always decided anew for the devices of a batch.
+An event belongs to its own user, else to the user that its device was linked to at that moment and within the
+history_days before, else to the device. A link that comes late moves the events after it, so owners are always decided
+anew for the devices of a batch.
 """
 
 from bisect import bisect_right
@@ -30,18 +31,25 @@ class Device:
     linked_at: list[datetime] = field(default_factory=list)
     user_id: list[str] = field(default_factory=list)
 
-    def user_at(self, moment: datetime) -> str | None:
+    def user_at(self, moment: datetime, settings: Settings) -> str | None:
+        """None also where the link is so old that the batch does not look at it."""
         place = bisect_right(self.linked_at, moment)
-        return self.user_id[place - 1] if place else None
+        if not place or self._days_since(place - 1, moment, settings) > settings.history_days:
+            return None
+        return self.user_id[place - 1]
 
-    def link(self, moment: datetime, user_id: str) -> bool:
-        """Take note of an event that names both; False if it says nothing new."""
-        if self.user_at(moment) == user_id:
-            return False
+    def link(self, moment: datetime, user_id: str, settings: Settings) -> bool:
+        """Take note of an event that names both; False if it says nothing new. A link is renewed once a day."""
         place = bisect_right(self.linked_at, moment)
+        if place and self.user_id[place - 1] == user_id and not self._days_since(place - 1, moment, settings):
+            return False
         self.linked_at.insert(place, moment)
         self.user_id.insert(place, user_id)
         return True
+
+    def _days_since(self, link: int, moment: datetime, settings: Settings) -> int:
+        first, last = (each.astimezone(settings.zone).date() for each in (self.linked_at[link], moment))
+        return (last - first).days
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,35 +58,36 @@ class Devices:
 
     known: Mapping[str, Device]
     newly_linked: Collection[str]
+    settings: Settings
 
     def owner(self, user_id: str | None, anonymous_id: str | None, moment: datetime) -> str:
         if user_id is not None:
             return user_id
         assert anonymous_id is not None
         device = self.known.get(anonymous_id)
-        return (device.user_at(moment) if device else None) or anonymous_id
+        return (device.user_at(moment, self.settings) if device else None) or anonymous_id
 
     def affected_owners(self) -> set[str]:
         """Whose events may have to move: the devices newly linked, and everyone they were or are linked to."""
         return {each for name in self.newly_linked for each in (name, *self.known[name].user_id)}
 
 
-def lock_devices(connection: sa.Connection, shop: str, events: pa.Table) -> Devices:
+def lock_devices(connection: sa.Connection, shop: str, events: pa.Table, settings: Settings) -> Devices:
     """Lock the devices that the events name, add the links that the events make, and store what is new."""
     names = sorted(set(events["anonymous_id"].drop_null().to_pylist()))
     if not names:
-        return Devices(known={}, newly_linked=())
+        return Devices(known={}, newly_linked=(), settings=settings)
     db.query(connection, "add_missing_devices", shop=shop, anonymous_ids=names)
     rows = db.query(connection, "lock_devices", shop=shop, anonymous_ids=names)
     known = {row["anonymous_id"]: Device(linked_at=row["linked_at"], user_id=row["user_id"]) for row in rows}
     both = events.filter(pc.and_(events["user_id"].is_valid(), events["anonymous_id"].is_valid()))
     newly_linked = set()
     for each in both.sort_by("occurred_at").select(["anonymous_id", "occurred_at", "user_id"]).to_pylist():
-        if known[each["anonymous_id"]].link(each["occurred_at"], each["user_id"]):
+        if known[each["anonymous_id"]].link(each["occurred_at"], each["user_id"], settings):
             newly_linked.add(each["anonymous_id"])
     changed = [{"shop": shop, "anonymous_id": name, **vars(known[name])} for name in sorted(newly_linked)]
     db.execute_many(connection, "put_device", changed)
-    return Devices(known=known, newly_linked=newly_linked)
+    return Devices(known=known, newly_linked=newly_linked, settings=settings)
 
 
 def owners_of(

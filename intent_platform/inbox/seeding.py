@@ -8,6 +8,7 @@ from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from intent_platform import db, sequences
@@ -45,9 +46,10 @@ def seed_if_new(settings: Settings) -> None:
 
 
 def as_owned(histories: pa.Table) -> pa.Table:
-    """Sequence rows as states keep them. Whose they are is settled, so they are the owner's own."""
-    count = histories.num_rows
-    added = {"own_user_id": histories["user_id"], "anonymous_id": pa.nulls(count), "received_on": pa.nulls(count)}
+    """Sequence rows as states keep them: what named a device only may still move to whom a late event links it to."""
+    device = histories["device_id"]
+    own = pc.if_else(device.is_null(), histories["user_id"], pa.scalar(None, pa.string()))
+    added = {"own_user_id": own, "anonymous_id": device, "received_on": pa.nulls(histories.num_rows)}
     columns = [added[each.name] if each.name in added else histories[each.name] for each in OWNED_SCHEMA]
     return pa.table([column.cast(each.type) for column, each in zip(columns, OWNED_SCHEMA, strict=True)], OWNED_SCHEMA)
 
@@ -69,8 +71,11 @@ def put_states(
 
 
 def put_devices(connection: sa.Connection, snapshot: Snapshot, shop: str, until: date, settings: Settings) -> None:
-    """Add the lake's links of the last history_days up to `until` to what the shop knows of each device."""
-    oldest = until - timedelta(days=settings.history_days)
+    """Add the lake's links up to `until` to what the shop knows of each device.
+
+    A remembered event is up to history_days old, and its link as many days older than that.
+    """
+    oldest = until - timedelta(days=2 * settings.history_days)
     partitions = [each for each in snapshot.partitions("links") if f"day={oldest}" <= each <= f"day={until}"]
     if not partitions:
         return

@@ -1,0 +1,16 @@
+"""The short form of `make bench-parity`: a trained release, real scorer processes, a Postgres of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "parity.py"
+
+
+@pytest.mark.timeout(600)
+def test_two_scorers_tell_what_the_batch_tells(tmp_path):
+    command = [sys.executable, SCRIPT, "--users", "300", "--trained-users", "300", "--workers", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
