@@ -47,7 +47,7 @@ TRAINED_DAYS = 10
 HISTORY_DAYS = 10  # fewer than there are, so that windows have an end to get right
 SEED = 4103  # a shopper's number and the seed make event ids: none of the trained shop's comes again
 PUT_BY_NOBODY = Dirt(torn_ratio=0, broken_encoding_ratio=0)  # lines that are no rows, so not for a table
-HEAVY_USERS, HEAVY_EVENTS = 8, 3_000  # today, and a fifth of it on each day before
+HEAVY_USERS = 8
 HAND_MADE_DEVICES = 200
 REPEATED_RATIO = 0.05
 USERS_AT_ONCE = 5_000
@@ -87,16 +87,16 @@ class Expected:
     heaviest: int  # most events of one shopper in the history_days
 
 
-def grow(settings: Settings, folder: Path, users: int, days_away: float) -> Settings:
+def grow(settings: Settings, folder: Path, given: argparse.Namespace) -> Settings:
     """The trained shop on the eve of today, with so many shoppers more; returns settings of the grown one."""
     settings = replace(settings, history_days=HISTORY_DAYS)
     write_shop(
-        folder / "grown", first_day=GROWN_DAYS[0], days=len(GROWN_DAYS), users=users, seed=SEED, items=2_000,
-        median_days_away=days_away, dirt=PUT_BY_NOBODY,
+        folder / "grown", first_day=GROWN_DAYS[0], days=len(GROWN_DAYS), users=given.users, seed=SEED, items=2_000,
+        median_days_away=given.days_away, dirt=PUT_BY_NOBODY,
     )  # fmt: skip
     known_devices = _linked_devices(folder / "shop")
     for day in GROWN_DAYS:
-        _add_by_hand(file_of(folder, day), day, known_devices)
+        _add_by_hand(file_of(folder, day), day, given.heavy_events, known_devices)
     daily.load_catalogue(settings, source="native_catalogue", path=str(folder / "grown" / "catalogue.csv"))
     for day in GROWN_DAYS[:-1]:
         daily.validate_events(day, settings, path=str(file_of(folder, day)), max_rejected_ratio=0.2)
@@ -125,12 +125,16 @@ def _linked_devices(folder: Path) -> list[str]:
     return list(found)
 
 
-def _add_by_hand(path: Path, day: date, known_devices: list[str]) -> None:
+def _add_by_hand(path: Path, day: date, heavy_events: int, known_devices: list[str]) -> None:
     """Append copies of the file's rows under the ids of heavy shoppers and of devices with a story."""
     with path.open(encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["event_type"] in ("view", "search", "add_to_cart")]
     chance = np.random.default_rng(day.toordinal())
-    made = [*_heavy(day, chance), *_devices(day), *_returning(day, known_devices)]
+    made = [
+        *_heavy(day, heavy_events if day == TODAY else heavy_events // 5, chance),
+        *_devices(day),
+        *_returning(day, known_devices),
+    ]
     with path.open("a", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
         for number, ids in enumerate(made):
@@ -138,10 +142,10 @@ def _add_by_hand(path: Path, day: date, known_devices: list[str]) -> None:
             writer.writerow(like | {"event_id": f"by-hand-{day}-{number}", "user_id": "", "anonymous_id": ""} | ids)
 
 
-def _heavy(day: date, chance: np.random.Generator) -> Iterator[Row]:
+def _heavy(day: date, events_each: int, chance: np.random.Generator) -> Iterator[Row]:
     """Customers of the trained shop, too: their windows reach back beyond a week and the history_days."""
     for user in range(HEAVY_USERS):
-        for second in chance.integers(24 * 3600, size=HEAVY_EVENTS if day == TODAY else HEAVY_EVENTS // 5):
+        for second in chance.integers(24 * 3600, size=events_each):
             yield {"user_id": f"customer-{user:06d}", "occurred_at": _at(day, int(second))}
 
 
@@ -289,6 +293,9 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--trained-users", type=int, default=2_000, help="of the small shop, which also stay")
     parser.add_argument("--days-away", type=float, default=6, help="median days until a shopper comes back")
+    parser.add_argument(
+        "--heavy-events", type=int, default=3_000, help=f"of each of {HEAVY_USERS} shoppers today; before, a fifth"
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -310,7 +317,7 @@ def main() -> None:
 
 def measure(shop: Settings, folder: Path, given: argparse.Namespace) -> dict[str, float]:
     began = time.monotonic()
-    settings = grow(replace(shop, threads=1), folder, given.users, given.days_away)
+    settings = grow(replace(shop, threads=1), folder, given)
     print(f"{time.monotonic() - began:,.0f} s until the eve of {TODAY}", flush=True)
     expected = batch_of_today(settings, folder)
     took = f"{time.monotonic() - began:,.0f} s until the batch had told"

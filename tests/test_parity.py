@@ -11,6 +11,7 @@ SCRIPT = Path(__file__).parent.parent / "benchmarks" / "parity.py"
 
 @pytest.mark.timeout(600)
 def test_two_scorers_tell_what_the_batch_tells(tmp_path):
-    command = [sys.executable, SCRIPT, "--users", "300", "--trained-users", "300", "--workers", "2"]
+    small = {"--users": "200", "--trained-users": "300", "--heavy-events": "300", "--workers": "2"}
+    command = [sys.executable, SCRIPT, *(word for pair in small.items() for word in pair)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
