@@ -232,11 +232,11 @@ def test_the_inbox_keeps_its_promises_in_any_order(settings_of_shop):
     run_state_machine_as_test(
         Inbox,
         settings=bounds(
-            max_examples=max(STEPS // STEPS_PER_RUN, 1),
+            max_examples=max(STEPS * 3 // (2 * STEPS_PER_RUN), 1),  # some runs are shorter
             stateful_step_count=STEPS_PER_RUN,
             deadline=None,
             phases=(Phase.generate,),  # a step takes a tenth of a second: a failure is shown as it was found
-            derandomize=True,
+            derandomize="STEPS" not in os.environ,
             suppress_health_check=list(HealthCheck),
         ),
     )

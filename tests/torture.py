@@ -57,6 +57,7 @@ FULL_S = 3.0
 LONG_TRANSACTION_S = 8.0
 LARGEST_CLOCK_STEP = timedelta(hours=20)  # back: still the same day; forward: the next one, late but not too late
 DISK_MIB = 256
+MOST_WAITING = 1_000  # events; more are put only once these are taken, so that workers die among all of a batch's sizes
 POISON = "poison"
 
 ON_SMALL_DISK = """
@@ -132,7 +133,9 @@ class Torture:
     poison_left: int = 0
 
     def put_some(self) -> None:
-        """A handful of events: out of order, some twice, some that break a rule."""
+        """A handful of events: out of order, some twice, some that break a rule; none while many wait."""
+        if self._waiting() > MOST_WAITING:
+            return
         events = []
         for _ in range(self.chance.randint(1, 30)):
             number = len(self.sent)
@@ -154,6 +157,10 @@ class Torture:
         repeats = [each for each in events if self.chance.random() < 0.1]
         statement = sa.text("SELECT inbox.put(CAST(:events AS jsonb))")
         self._until_it_works(statement, json.dumps(events + repeats))
+
+    def _waiting(self) -> int:
+        with db.connect(self.settings) as connection:
+            return connection.execute(sa.text("SELECT count(*) FROM inbox.event")).scalar_one()
 
     def _until_it_works(self, statement: sa.TextClause, events: str) -> None:
         while True:  # what a backend does: put again, under the same ids
