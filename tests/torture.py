@@ -175,7 +175,7 @@ class Torture:
     def start_worker(self, number: int) -> None:
         """A forked scorer, which dies or stops by itself after a random step of a random batch."""
         module, name = self.chance.choice(POINTS)
-        steps = self.chance.randint(1, 12)
+        steps = 0 if self.is_next_to_stop else self.chance.randint(1, 12)  # to stop before it is killed
         fate = signal.SIGSTOP if self.is_next_to_stop else signal.SIGKILL
         is_deaf, has_wrong_clock = self.chance.random() < 0.25, self.chance.random() < 0.25
         clock = SteppingClock(self.chance.random()) if has_wrong_clock else _right_clock
