@@ -28,9 +28,9 @@ import sqlalchemy as sa
 import torch
 from nearline import trained_shop
 from refresh import copied
-from result import write_result
 
 from intent_platform import daily, db, sequences, training
+from intent_platform.bench.result import write_result
 from intent_platform.inbox.seeding import seed_if_new
 from intent_platform.lake import Lake, Snapshot
 from intent_platform.model.examples import day_end
