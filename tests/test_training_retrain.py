@@ -64,7 +64,7 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(shop):
     assert report.model_digest is not None, report.reason
     (page,) = (settings.home / "reports").glob("evaluation-*.html")
     assert page.read_text(encoding="utf-8").count("data:image/png") == 2
-    assert {"validation/buys", "train/next_item"} <= tensorboard_tags(settings, "scalars", "128-0.25")
+    assert {"validation/buys", "train/next_item"} <= tensorboard_tags(settings, "scalars", "128-0.25-16.0")
     assert {"test/network", "test/boosted_trees"} <= tensorboard_tags(settings, "tensors")
     days = [FIRST + timedelta(days=number) for number in range(DAYS)]
     truth = [
