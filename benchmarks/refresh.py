@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -150,7 +151,8 @@ def ours(settings: Settings, days: Iterator[Scores], stamp: Stamp) -> None:
     """What refresh_profiles does once a bucket is scored, and the marker: once it is on the disk, all is."""
     for scores in days:
         is_rerun = scores.profiles["valid_at"][0].as_py() == NOON and stamp.scored_at > NOON
-        daily._move(scores, scores.interests, None, stamp, settings, is_rerun=is_rerun)
+        write = partial(daily._write, meeting=None, stamp=stamp, settings=settings, is_rerun=is_rerun)
+        daily._move(scores, scores.interests, write)
     with db.connect(settings) as connection:
         marker = {"day": stamp.scored_at.date(), "release_id": stamp.release_id, "users": 0, "rows_changed": 0}
         number = stamp.promotion_number

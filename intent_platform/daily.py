@@ -1,10 +1,11 @@
 """The day's steps, in order, from the shop's raw file to user_profile rows. Read this first."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -102,11 +103,12 @@ def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
     snapshot = Lake(settings.lake_root, settings.shop).snapshot()
     meeting = Meeting.of(snapshot, day, settings)
     is_rerun = _is_refreshed(day, promotion, settings)
+    write = partial(_write, meeting=meeting, stamp=stamp, settings=settings, is_rerun=is_rerun)
     users = rows_changed = 0
     for histories in sequences.user_buckets(snapshot, day, settings):
         scores = score(release, histories, valid_at=valid_at, settings=settings)
         users += scores.profiles.num_rows
-        rows_changed += _move(scores, histories, meeting, stamp, settings, is_rerun=is_rerun)
+        rows_changed += _move(scores, histories, write)
     if meeting is not None:
         rows_changed += meeting.catch_up(release, stamp)
     report = RefreshReport(
@@ -130,31 +132,19 @@ def _is_refreshed(day: date, promotion: Promotion, settings: Settings) -> bool:
     return {"day": day, "promotion_number": promotion.promotion_number} in map(dict, progress)
 
 
-def _move(
-    scores: Scores,
-    histories: pa.Table,
-    meeting: Meeting | None,
-    stamp: Stamp,
-    settings: Settings,
-    *,
-    is_rerun: bool,
-) -> int:
+def _move(scores: Scores, histories: pa.Table, write: Callable[[Scores, pa.Table], int]) -> int:
     """Write scored users chunk by chunk, WRITERS of them at a time; returns how many profiles changed."""
-
-    def write(chunk: tuple[Scores, pa.Table]) -> int:
-        return _write(*chunk, meeting, stamp, settings, is_rerun=is_rerun)
-
     with ThreadPoolExecutor(max_workers=WRITERS, thread_name_prefix="writer") as writers:
-        return sum(writers.map(write, _chunks(scores, histories)))
+        return sum(writers.map(lambda chunk: write(*chunk), _chunks(scores, histories)))
 
 
 def _write(
     scores: Scores,
     histories: pa.Table,
+    *,
     meeting: Meeting | None,
     stamp: Stamp,
     settings: Settings,
-    *,
     is_rerun: bool,
 ) -> int:
     """One chunk of users in a transaction; those who are ahead of the lake are left to the meeting."""

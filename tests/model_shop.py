@@ -1,11 +1,17 @@
 """A small shop as tables: items and sequence rows in the platform's schema, for tests of model, index and scoring."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from intent_platform import db
+from intent_platform.keys import create_missing_keys
 from intent_platform.lake import Lake
 from intent_platform.settings import Settings
 
@@ -134,3 +140,16 @@ def many_histories(users: int, *, seed: int = 3, events_each: int = 20) -> pa.Ta
     return pa.table(
         {field.name: columns.get(field.name, pa.nulls(count, field.type)) for field in SEQUENCE}, schema=SEQUENCE
     )
+
+
+@contextmanager
+def shop_of_its_own(**changes: Any) -> Iterator[Settings]:
+    """Settings of an empty shop with keys and a Postgres of its own, for scripts; its folder is home's parent."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)  # the embedded Postgres may run as another account
+        settings = Settings(home=folder / "home", postgres_home=str(folder / "postgres"), **changes)
+        create_missing_keys(settings)
+        with db.serve(settings) as served:
+            db.migrate(served)
+            yield served

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 import torch
-from model_shop import NOON, catalogue, publish
+from model_shop import NOON, catalogue, publish, shop_of_its_own
 
 from intent_platform import db, serving
 from intent_platform.db.connection import _engine
@@ -274,7 +274,6 @@ def torture(
 
 def main() -> None:
     from intent_platform.bench.result import write_result
-    from intent_platform.keys import create_missing_keys
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scores", type=int, default=1_000_000)
@@ -283,15 +282,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=7)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        folder.chmod(0o755)  # the embedded Postgres may run as another account
-        settings = Settings(home=folder / "home", postgres_home=str(folder / "postgres"), threads=1)
-        create_missing_keys(settings)
-        with db.serve(settings) as served:
-            db.migrate(served)
-            bounds = {"scores": given.scores, "users": given.users, "workers": given.workers, "seed": given.seed}
-            figures = torture(served, folder, **bounds, seconds=60 * given.minutes)
+    with shop_of_its_own(threads=1) as served:
+        bounds = {"scores": given.scores, "users": given.users, "workers": given.workers, "seed": given.seed}
+        figures = torture(served, served.home.parent, **bounds, seconds=60 * given.minutes)
     print(figures)
     write_result("torture-release", figures, {}, [], " ".join(["python tests/release_torture.py", *sys.argv[1:]]))
     sys.exit(bool(figures["mixed"] or figures["pick_up_max_s"] > 1))

@@ -13,7 +13,6 @@ import os
 import random
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections import Counter
@@ -21,16 +20,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 import torch
-from model_shop import NOON, catalogue, history, publish
+from model_shop import NOON, catalogue, history, publish, shop_of_its_own
 
-from intent_platform import db, training
+from intent_platform import training
 from intent_platform.db.connection import _engine
 from intent_platform.index.registry import current_release
 from intent_platform.index.release import Release
@@ -223,21 +221,14 @@ def torture(settings: Settings, *, kills: int, seed: int, seconds: float = 3600)
 
 def main() -> None:
     from intent_platform.bench.result import write_result
-    from intent_platform.keys import create_missing_keys
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=7)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        folder.chmod(0o755)  # the embedded Postgres may run as another account
-        settings = Settings(home=folder / "home", postgres_home=str(folder / "postgres"), threads=1, keep_releases=5)
-        create_missing_keys(settings)
-        with db.serve(settings) as served:
-            db.migrate(served)
-            figures = torture(served, kills=given.kills, seed=given.seed, seconds=60 * given.minutes)
+    with shop_of_its_own(threads=1, keep_releases=5) as served:
+        figures = torture(served, kills=given.kills, seed=given.seed, seconds=60 * given.minutes)
     print(figures)
     write_result("torture-swap", figures, {}, [], " ".join(["python tests/swap_torture.py", *sys.argv[1:]]))
     sys.exit(bool(figures["torn"] or figures["mixed"] or figures["failed"]))

@@ -103,16 +103,8 @@ def _measure(folder: Path, given: TrainingInput, settings: Settings, command: st
     known = np.isfinite(posterior)
     label, user = test.will_buy[known], test.user[known]
     probability = {name: each[known] for name, each in evaluation.probability.items()} | {"posterior": posterior[known]}
-    metrics = {name: purchase_metrics(each, label) for name, each in probability.items()}
-    everyone = np.ones(len(label))
-    figures = {
-        name: {KEYS[key]: metric(everyone) for key, metric in each.items()} | {"prefixes": len(label)}
-        for name, each in metrics.items()
-    }
-    _show(figures)
-    ahead = difference(metrics["network"]["roc_auc"], metrics["boosted_trees"]["roc_auc"], user, settings.seed)
+    figures, ahead = _compared(probability, label, user, settings)
     way = (figures["network"]["auc"] - 0.5) / (figures["posterior"]["auc"] - 0.5)
-    print(f"network − boosted trees, AUC: {ahead[0]:+.4f} (95 % {ahead[1]:+.4f} … {ahead[2]:+.4f})")
     print(
         f"way from 0.5 to the posterior's AUC: {way:.4f}; {trained:.0f} s of training; {known.mean():.2%} of rows known"
     )
@@ -218,17 +210,8 @@ def _cross_validate(table: pa.Table, items: pa.Table, paths: list[Path], folder:
             curve = fit_calibration(held_out, validation.user)
             predicted[name][asked] = curve.apply(raw["asked"][peer])
     label, user = prefixes.will_buy[is_asked], prefixes.user[is_asked]
-    metrics = {name: purchase_metrics(each[is_asked], label) for name, each in predicted.items()}
-    everyone = np.ones(len(label))
-    figures = {
-        name: {KEYS[key]: metric(everyone) for key, metric in each.items()} | {"prefixes": len(label)}
-        for name, each in metrics.items()
-    }
-    _show(figures)
-    ahead = difference(metrics["network"]["roc_auc"], metrics["boosted_trees"]["roc_auc"], user, settings.seed)
-    print(
-        f"{label.sum()} buyers; network − boosted trees, AUC: {ahead[0]:+.4f} (95 % {ahead[1]:+.4f} … {ahead[2]:+.4f})"
-    )
+    probability = {name: each[is_asked] for name, each in predicted.items()}
+    figures, ahead = _compared(probability, label, user, settings)
     write_result(
         "purchase-rees46",
         figures["network"] | {"ahead_of_trees": ahead[0], "ahead_low": ahead[1], "ahead_high": ahead[2]},
@@ -283,6 +266,19 @@ def _prefixes(inputs: Inputs) -> tuple[Examples, np.ndarray]:
     return examples, np.unique(session[position], return_inverse=True)[1]
 
 
-def _show(figures: dict[str, dict[str, float]]) -> None:
+def _compared(
+    probability: dict[str, np.ndarray], label: np.ndarray, user: np.ndarray, settings: Settings
+) -> tuple[dict[str, dict[str, float]], tuple[float, float, float]]:
+    """Figures of each scorer, and how far the network is ahead of the trees in AUC, with its 95 % interval; printed."""
+    metrics = {name: purchase_metrics(each, label) for name, each in probability.items()}
+    everyone = np.ones(len(label))
+    figures = {
+        name: {KEYS[key]: metric(everyone) for key, metric in each.items()} | {"prefixes": len(label)}
+        for name, each in metrics.items()
+    }
     for name, each in figures.items():
         print(f"{name:22}" + "".join(f"{key:>20} {value:.4f}" for key, value in each.items()))
+    ahead = difference(metrics["network"]["roc_auc"], metrics["boosted_trees"]["roc_auc"], user, settings.seed)
+    interval = f"95 % {ahead[1]:+.4f} … {ahead[2]:+.4f}"
+    print(f"{label.sum()} buyers; network − boosted trees, AUC: {ahead[0]:+.4f} ({interval})")
+    return figures, ahead

@@ -18,10 +18,8 @@ import sqlalchemy as sa
 
 from intent_platform import db
 
-INTERESTS, RECOMMENDATIONS = (
-    slice(17, 33),
-    slice(34, 50),
-)  # of content_digest, behind 16 hex digits of the profile's own
+INTERESTS, RECOMMENDATIONS = slice(17, 33), slice(34, 50)
+"""Of content_digest: three times 16 hex digits with a dash between, the profile's own first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
