@@ -20,7 +20,7 @@ from model_shop import catalogue, publish
 from received import an_event, write_file
 
 from intent_platform import daily, db, nearline, training
-from intent_platform.errors import ReleaseMoved
+from intent_platform.errors import DayRefused, ReleaseMoved
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.inbox.seeding import seed_if_new
 from intent_platform.index.registry import current_promotion, current_release, promote, rollback
@@ -153,8 +153,12 @@ class Inbox(RuleBasedStateMachine):
 
     @rule()
     def day(self):
-        if self.rows("SELECT 1 FROM inbox.accepted UNION ALL SELECT 1 FROM inbox.rejected"):
-            daily.run_day(TODAY, self.shop)
+        """One that has nothing but rejected events is refused, whatever share may be."""
+        if self.rows("SELECT 1 FROM inbox.accepted"):
+            daily.run_day(TODAY, self.shop, max_rejected_ratio=1.0)
+        elif self.rows("SELECT 1 FROM inbox.rejected"):
+            with pytest.raises(DayRefused, match="the day has events"):
+                daily.run_day(TODAY, self.shop, max_rejected_ratio=1.0)
 
     @invariant()
     def every_event_waits_or_was_counted_or_set_aside(self):
