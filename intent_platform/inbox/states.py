@@ -72,15 +72,18 @@ def state_rows(rows: Rows, valid_at: np.ndarray) -> pa.Table:
         {
             "user_id": rows.user_ids,
             "valid_at": pa.array(valid_at, pa.int64()).cast(UTC_TIME),
-            "newest_received_on": _newest(rows.table, spans),
+            "newest_received_on": _newest(rows),
             "events": pa.array([_encoded(batch, start, stop) for start, stop in spans], pa.string()),
         }
     )
 
 
-def _newest(events: pa.Table, spans: list[tuple[int, int]]) -> pa.Array:
-    days = events["received_on"].to_pylist()
-    return pa.array([max(filter(None, days[start:stop]), default=None) for start, stop in spans], pa.date32())
+def _newest(rows: Rows) -> pa.Array:
+    """date32 (users,): the last received day among each user's rows; NULL where all came by file."""
+    never = np.iinfo(np.int32).min
+    days = rows.table["received_on"].combine_chunks().cast(pa.int32()).fill_null(never).to_numpy()
+    newest = np.maximum.reduceat(days, rows.starts[:-1]) if len(days) else days
+    return pa.array(newest, mask=newest == never).cast(pa.date32())
 
 
 def _encoded(batch: pa.RecordBatch | None, start: int, stop: int) -> str:

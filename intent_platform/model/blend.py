@@ -21,6 +21,7 @@ from scipy.optimize import minimize
 from intent_platform.model.neighbours import (
     DENSE_ENTRIES,
     Decays,
+    Held,
     Runs,
     SessionNeighbours,
     largest_of_rows,
@@ -138,17 +139,16 @@ def find_candidates(
     """
     newest = _newest(prefixes)
     near, rules = _scored(shop, prefixes)
-    held = _held(prefixes, len(shop.vectors))
+    held = Held.of(prefixes, len(shop.vectors))
     by_text = _near_by_text(shop, prefixes)
-    longest = int(np.diff(held.indptr).max(initial=1))
-    sources = (nearest, _top(near, per_source), _top(rules, per_source), by_text, _top(held, longest))
+    sources = (nearest, _top(near, per_source), _top(rules, per_source), by_text, _listed(held))
     item = _each_once(np.concatenate(sources, axis=1))
     row, column = np.arange(len(item))[:, None], np.maximum(item, 0)
-    place = _at(held, row, column)
+    place = held.place_of(row, column)
     features = [
         _dots(wanted, shop.vectors, column),
-        np.log(_at(_shares(near), row, column) + SHARE_FLOOR),
-        np.log(_at(_shares(rules), row, column) + SHARE_FLOOR),
+        np.log(_share_of(near, row, column) + SHARE_FLOOR),
+        np.log(_share_of(rules, row, column) + SHARE_FLOOR),
         np.log(shop.popularity[column] / max(float(shop.popularity.sum()), 1e-9) + SHARE_FLOOR / 100),
         *_likeness(shop, np.where(newest[:, None] >= 0, shop.text_vectors[newest], 0.0), column),
         *_likeness(shop, _text_of_sessions(shop, prefixes), column),
@@ -211,11 +211,8 @@ def _newest(prefixes: Runs) -> np.ndarray:
 
 def _scored(shop: Shop, prefixes: Runs) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """(Q, N) scores of the neighbours, and of the rules that begin at the prefix's items, newer ones weighing more."""
-    near = sp.vstack(list(shop.neighbours.scores(prefixes)), format="csr")
-    near.sum_duplicates()
-    weight = np.exp(-prefixes.from_end / RULE_DECAY).astype(np.float32)
-    shape = (len(prefixes), shop.rules.shape[0])
-    return near, (sp.csr_matrix((weight, (prefixes.owner, prefixes.item)), shape) @ shop.rules).tocsr()
+    near = list(shop.neighbours.scores(prefixes))
+    return near[0] if len(near) == 1 else sp.vstack(near, format="csr"), _weighted(prefixes, RULE_DECAY, shop.rules)
 
 
 def _near_by_text(shop: Shop, prefixes: Runs) -> np.ndarray:
@@ -229,11 +226,17 @@ def _near_by_text(shop: Shop, prefixes: Runs) -> np.ndarray:
 
 def _text_of_sessions(shop: Shop, prefixes: Runs) -> np.ndarray:
     """float32 (Q, T): weighted means of the prefixes' text vectors, newer items weighing more."""
-    weight = np.exp(-prefixes.from_end / SESSION_DECAY).astype(np.float32)
-    shape = (len(prefixes), len(shop.text_vectors))
-    mixed = sp.csr_matrix((weight, (prefixes.owner, prefixes.item)), shape) @ shop.text_vectors
-    total = np.bincount(prefixes.owner, weights=weight, minlength=len(prefixes))
+    mixed = _weighted(prefixes, SESSION_DECAY, shop.text_vectors)
+    total = np.bincount(
+        prefixes.owner, weights=np.exp(-prefixes.from_end / SESSION_DECAY), minlength=len(prefixes)
+    )
     return mixed / np.maximum(total, 1e-9)[:, None]
+
+
+def _weighted(prefixes: Runs, decay: float, table: Any) -> Any:
+    """(Q, …): sums of the rows of table (N, …) that the prefixes' items have, newer items weighing more."""
+    weight = np.exp(-prefixes.from_end / decay).astype(np.float32)
+    return sp.csr_matrix((weight, prefixes.item, prefixes.starts), shape=(len(prefixes), table.shape[0])) @ table
 
 
 def _likeness(shop: Shop, own: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -254,15 +257,13 @@ def _dots(own: np.ndarray, vectors: np.ndarray, column: np.ndarray) -> np.ndarra
     return np.einsum("qt,qct->qc", own, vectors[column])
 
 
-def _held(prefixes: Runs, items: int) -> sp.csr_matrix:
-    """(Q, N): place, from 1, of an item's newest occurrence in the prefix."""
-    place = np.arange(len(prefixes.item)) - prefixes.starts[:-1][prefixes.owner] + 1
-    order = np.lexsort((place, prefixes.item, prefixes.owner))
-    row, column = prefixes.owner[order], prefixes.item[order]
-    is_last = np.ones(len(order), bool)
-    is_last[:-1] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
-    entries = (place[order][is_last].astype(np.float32), (row[is_last], column[is_last]))
-    return sp.csr_matrix(entries, shape=(len(prefixes), items))
+def _listed(held: Held) -> np.ndarray:
+    """int64 (Q, longest): the items of each prefix, −1 where it has fewer."""
+    length = np.diff(held.starts)
+    listed = np.full((len(length), int(length.max(initial=1))), -1)
+    row = np.repeat(np.arange(len(length)), length)
+    listed[row, np.arange(len(row)) - held.starts[row]] = held.item
+    return listed
 
 
 def _top(scores: sp.csr_matrix, count: int) -> np.ndarray:
@@ -282,15 +283,10 @@ def _each_once(item: np.ndarray) -> np.ndarray:
     return item[:, (item >= 0).any(axis=0).argmax() :]
 
 
-def _shares(scores: sp.csr_matrix) -> sp.csr_matrix:
-    """Each row divided by its sum."""
-    total = np.maximum(np.asarray(scores.sum(axis=1)).ravel(), 1e-12)
-    share = scores.data / np.repeat(total, np.diff(scores.indptr))
-    return sp.csr_matrix((share, scores.indices, scores.indptr), shape=scores.shape)
-
-
-def _at(matrix: sp.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    if np.prod(matrix.shape) <= DENSE_ENTRIES:
-        return matrix.toarray()[row, column]
+def _share_of(scores: sp.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """float64 (Q, C): entries as shares of their rows' sums."""
+    total = np.maximum(np.asarray(scores.sum(axis=1)), 1e-12)
+    if np.prod(scores.shape) <= DENSE_ENTRIES:
+        return scores.toarray()[row, column] / total
     rows = np.broadcast_to(row, column.shape)
-    return np.asarray(matrix[rows.ravel(), column.ravel()]).reshape(column.shape)
+    return np.asarray(scores[rows.ravel(), column.ravel()]).reshape(column.shape) / total

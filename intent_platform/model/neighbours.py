@@ -96,14 +96,6 @@ class SessionNeighbours:
         return found
 
     @cached_property
-    def _newest_place(self) -> sp.csr_matrix:
-        """(S, N): 1 + index, within its session, of an item's newest occurrence."""
-        place = np.arange(len(self.sessions.item)) - self.sessions.starts[:-1][self.sessions.owner] + 1
-        shape = (len(self.sessions), self.items)
-        newest = sp.coo_matrix((place, (self.sessions.owner, self.sessions.item)), shape=shape)
-        return _largest_of_duplicates(newest)
-
-    @cached_property
     def _idf(self) -> np.ndarray:
         frequency = np.diff(self._holds.indptr)
         return np.where(frequency > 0, np.log(max(len(self.sessions), 1) / np.maximum(frequency, 1)), 0.0)
@@ -113,53 +105,97 @@ class SessionNeighbours:
         return 1.0 + self.decays.idf * self._idf
 
     @cached_property
-    def _freshness(self) -> np.ndarray:
+    def _session_weight(self) -> np.ndarray:
+        """float64 (S,): what a dot product with a session counts for: less if it is long, or old."""
         age = np.arange(len(self.sessions))[::-1]
-        return np.exp(-age / self.decays.session_age) if np.isfinite(self.decays.session_age) else np.ones(len(age))
+        freshness = np.exp(-age / self.decays.session_age) if np.isfinite(self.decays.session_age) else 1.0
+        return freshness / np.sqrt(np.maximum(self._length, 1))
+
+    @cached_property
+    def _length(self) -> np.ndarray:
+        return np.diff(self.sessions.starts)
 
     def _chunk(self, prefixes: Runs) -> sp.csr_matrix:
-        likeness = self._nearest(self._weights(prefixes) @ self._holds)
-        pair = likeness.tocoo()
-        matched = self._matched_place(prefixes, pair.row, pair.col)
-        sessions = self.sessions
-        length = np.diff(sessions.starts)[pair.col]
-        of = np.repeat(np.arange(len(pair.col)), length)
-        within = np.arange(len(of)) - np.repeat(np.cumsum(length) - length, length)
-        item = sessions.item[sessions.starts[pair.col][of] + within]
-        step = np.abs(within + 1 - matched[of])
+        held = Held.of(prefixes, self.items)
+        prefix, session, likeness = self._nearest(held)
+        length = self._length[session]
+        first = np.cumsum(length) - length
+        pair = np.repeat(np.arange(len(session)), length)
+        within = np.arange(len(pair)) - first[pair]
+        item = self.sessions.item[self.sessions.starts[session][pair] + within]
+        step = np.abs(within - self._matched(held.place_of(prefix[pair], item), within, first)[pair])
         closeness = np.exp(-np.arange(int(length.max(initial=0)) + 1) / self.decays.distance)
-        score = pair.data[of] * closeness[step] * self._idf_weight[item]
-        return _summed(pair.row[of], item, score, (len(prefixes), self.items))
+        score = likeness[pair] * closeness[step] * self._idf_weight[item]
+        return _summed(prefix[pair], item, score, (len(prefixes), self.items))
 
-    def _weights(self, prefixes: Runs) -> sp.csr_matrix:
-        """(Q, N): newer items weigh more; of a repeated item the newest occurrence counts."""
-        weight = np.exp(-prefixes.from_end / self.decays.prefix)
-        shape = (len(prefixes), self.items)
-        return _largest_of_duplicates(sp.coo_matrix((weight, (prefixes.owner, prefixes.item)), shape=shape))
-
-    def _nearest(self, likeness: sp.csr_matrix) -> sp.csr_matrix:
-        """Keep each prefix's most alike sessions, by dot product over the square root of the session's length."""
-        likeness = likeness.tocsr()
-        length = np.diff(self.sessions.starts)
-        likeness.data = likeness.data * (self._freshness / np.sqrt(np.maximum(length, 1)))[likeness.indices]
+    def _nearest(self, held: "Held") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(prefix, session, likeness) of each prefix's most alike sessions: the dot product of what they hold, a newer
+        item of the prefix weighing more, over the square root of the session's length."""
+        weight = np.exp(-held.from_end / self.decays.prefix)
+        likeness = held.matrix(weight) @ self._holds
+        likeness.data *= self._session_weight[likeness.indices]
         kept = largest_of_rows(likeness, self.decays.neighbours)  # of equals the newest session wins
-        row = np.repeat(np.arange(likeness.shape[0]), np.diff(likeness.indptr))
-        return sp.csr_matrix((likeness.data[kept], (row[kept], likeness.indices[kept])), shape=likeness.shape)
+        return _row_of_entries(likeness)[kept], likeness.indices[kept], likeness.data[kept]
 
-    def _matched_place(self, prefixes: Runs, prefix: np.ndarray, session: np.ndarray) -> np.ndarray:
-        """For each (prefix, session): place in the session of the prefix's newest item that the session holds."""
-        matched = np.zeros(len(prefix), np.int64)
-        is_open = np.ones(len(prefix), bool)
-        length = np.diff(prefixes.starts)[prefix]
-        for back in range(int(length.max(initial=0))):
-            which = np.flatnonzero(is_open & (back < length))
-            if not len(which):
-                break
-            item = prefixes.item[prefixes.starts[prefix[which] + 1] - 1 - back]
-            place = np.asarray(self._newest_place[session[which], item]).ravel().astype(np.int64)
-            matched[which] = place
-            is_open[which[place > 0]] = False
-        return matched
+    @staticmethod
+    def _matched(place: np.ndarray, within: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """For each pair: where the session holds the prefix's newest item that it holds, last if several times.
+
+        place, within: of each item of the pairs' sessions, in the prefix (0: not there) and in the session; first: where
+        each pair's items begin.
+        """
+        width = int(within.max(initial=0)) + 1
+        return np.maximum.reduceat(place * width + within, first) % width if len(first) else first
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Held:
+    """Each item of each prefix once, where it stands last, in order of (prefix, item); E of them in all."""
+
+    prefixes: Runs
+    items: int
+    key: np.ndarray  # int64 (E,): prefix × N + item
+    newest: np.ndarray  # int64 (E,): index into prefixes.item
+
+    @classmethod
+    def of(cls, prefixes: Runs, items: int) -> "Held":
+        keys = prefixes.owner * np.int64(items) + prefixes.item
+        key, from_back = np.unique(keys[::-1], return_index=True)
+        return cls(prefixes=prefixes, items=items, key=key, newest=len(keys) - 1 - from_back)
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """int64 (Q + 1,): where each prefix's items begin."""
+        return np.searchsorted(self.key, np.arange(len(self.prefixes) + 1) * np.int64(self.items))
+
+    @property
+    def item(self) -> np.ndarray:
+        return self.prefixes.item[self.newest]
+
+    @property
+    def from_end(self) -> np.ndarray:
+        return self.prefixes.from_end[self.newest]
+
+    @cached_property
+    def place(self) -> np.ndarray:
+        """int64 (E,): in the prefix, from 1."""
+        return self.newest - self.prefixes.starts[self.prefixes.owner[self.newest]] + 1
+
+    def matrix(self, weight: np.ndarray) -> sp.csr_matrix:
+        """(Q, N), from a weight of each item."""
+        return sp.csr_matrix((weight, self.item, self.starts), shape=(len(self.prefixes), self.items))
+
+    def place_of(self, prefix: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """int64: where items stand in prefixes, from 1; 0 where they do not. prefix broadcasts to item."""
+        asked, size = prefix * np.int64(self.items) + item, len(self.prefixes) * self.items
+        if size <= DENSE_ENTRIES:
+            table = np.zeros(size, np.int64)
+            table[self.key] = self.place
+            return table[asked]
+        if not len(self.key):
+            return np.zeros(asked.shape, np.int64)
+        near = np.minimum(np.searchsorted(self.key, asked), len(self.key) - 1)
+        return np.where(self.key[near] == asked, self.place[near], 0)
 
 
 def largest_of_rows(matrix: sp.csr_matrix, count: int) -> np.ndarray:
@@ -206,7 +242,7 @@ def sparse_ranks(scores: Iterable[sp.csr_matrix], target: np.ndarray) -> np.ndar
         first += chunk.shape[0]
         chunk.sum_duplicates()
         own = np.asarray(chunk[np.arange(len(wanted)), wanted]).ravel()
-        row = np.repeat(np.arange(len(wanted)), np.diff(chunk.indptr))
+        row = _row_of_entries(chunk)
         at_least = np.bincount(row, weights=chunk.data >= own[row], minlength=len(wanted)).astype(np.int64)
         found.append(np.where(own > 0, at_least, chunk.shape[1]))
     return np.concatenate(found) if found else np.zeros(0, np.int64)
@@ -250,16 +286,15 @@ def prefixes_at(rows: Rows, item: np.ndarray, positions: np.ndarray) -> Runs:
 
 
 def _summed(row: np.ndarray, column: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
-    """Entries of one place added up; by a whole table where it is small, which spares the sort."""
-    if shape[0] * shape[1] > max(DENSE_ENTRIES, 4 * len(value)):
+    """Entries of one place added up, all above 0; by a whole table where it is small, which spares the sort."""
+    size = shape[0] * shape[1]
+    if size > max(DENSE_ENTRIES, 4 * len(value)):
         return sp.csr_matrix((value, (row, column)), shape=shape)
-    total = np.bincount(row * np.int64(shape[1]) + column, weights=value, minlength=shape[0] * shape[1])
-    return sp.csr_matrix(total.reshape(shape))
+    total = np.bincount(row * np.int64(shape[1]) + column, weights=value, minlength=size)
+    key = np.flatnonzero(total)
+    starts = np.searchsorted(key, np.arange(shape[0] + 1) * np.int64(shape[1]))
+    return sp.csr_matrix((total[key], key % shape[1], starts), shape=shape)
 
 
-def _largest_of_duplicates(entries: sp.coo_matrix) -> sp.csr_matrix:
-    order = np.lexsort((entries.data, entries.col, entries.row))
-    row, col, data = entries.row[order], entries.col[order], entries.data[order]
-    is_last = np.ones(len(order), bool)
-    is_last[:-1] = (row[1:] != row[:-1]) | (col[1:] != col[:-1])
-    return sp.csr_matrix((data[is_last], (row[is_last], col[is_last])), shape=entries.shape)
+def _row_of_entries(matrix: sp.csr_matrix) -> np.ndarray:
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
