@@ -12,7 +12,7 @@ export INTENT_BENCH_DATA ?= $(DATA)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-training bench-unseen bench-text bench-tuning bench-index bench-search bench-recommendations bench-nearline bench-refresh torture torture-release torture-swap fuzz-intake tensorboard clean bench-parity
+.PHONY: help install demo test check lint format bench-intake bench-accuracy bench-purchase bench-training bench-unseen bench-text bench-tuning bench-index bench-search bench-recommendations bench-nearline bench-endurance bench-refresh torture torture-release torture-swap fuzz-intake tensorboard clean bench-parity
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ bench-unseen: $(STAMP) ## items without an event in training, found with their t
 bench-nearline: $(STAMP) ## events from the inbox to visible profiles, beside procrastinate and pgqueuer
 	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,demo,dev,bench]'
 	$(BIN)/python benchmarks/nearline.py
+
+bench-endurance: $(STAMP) ## a million events while an old transaction is open, and the scorer's memory; EVENTS=
+	$(BIN)/python benchmarks/nearline.py --endure $(or $(EVENTS),1000000)
 
 bench-parity: $(STAMP) ## a day of 100,000 shoppers through 1, 2 and 4 scorers, beside the batch; USERS=
 	$(BIN)/python benchmarks/parity.py $(if $(USERS),--users $(USERS))

@@ -4,12 +4,17 @@ A synthetic shop is trained once; then today's events go through inbox.event. Me
 rate (by Postgres' own commit times), drained events a second, the same with an old transaction open, and latency while
 a refresh of all profiles runs. Beside it procrastinate and pgqueuer, each job running the same scoring in the same
 database. Prints a table; writes var/bench/nearline.json.
+
+make bench-endurance: a million events while an old transaction is open; what it costs, and what the scorer holds.
+Writes var/bench/nearline-endurance.json.
 """
 
 import argparse
 import asyncio
 import csv
+import itertools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -17,9 +22,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -27,7 +32,7 @@ import numpy as np
 import psycopg2
 import pyarrow as pa
 import sqlalchemy as sa
-import torch
+from threadpoolctl import threadpool_limits
 
 from intent_platform import daily, db, keys, nearline, training
 from intent_platform.bench.result import write_result
@@ -36,6 +41,9 @@ from intent_platform.settings import Settings
 from intent_platform.synthetic import write_shop
 
 COLUMNS = ("event_id", "event_type", "occurred_at", "user_id", "item_id", "query_text", "category", "price", "currency")
+INBOX_BYTES = """
+SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits WHERE inhparent = 'inbox.event'::regclass
+"""
 COMMIT_TIMES = ("-c", "track_commit_timestamp=on")
 
 
@@ -63,14 +71,19 @@ def trained_shop(folder: Path, users: int, first_day: date, today: date) -> Iter
         yield served
 
 
-def todays_events(folder: Path, count: int) -> list[dict[str, str | None]]:
-    """`count` events in order of time, moved to now; the day is told again with other ids until there are enough."""
+def todays_rows(folder: Path) -> list[dict[str, str]]:
+    """The readable rows of today's file that name an event and a user, in order of time."""
     path = folder / "shop" / "events" / f"{_today()}.csv"
     with path.open(encoding="utf-8", errors="ignore", newline="") as stream:
         rows = [
             row for row in csv.DictReader(stream) if row["event_id"] and None not in row.values() and row["user_id"]
         ]
-    rows.sort(key=lambda row: row["occurred_at"])
+    return sorted(rows, key=lambda row: row["occurred_at"])
+
+
+def todays_events(folder: Path, count: int) -> list[dict[str, str | None]]:
+    """`count` events, moved to now; the day is told again with other ids until there are enough."""
+    rows = todays_rows(folder)
     now = datetime.now(UTC).replace(microsecond=0)
     found = []
     while len(found) < count:
@@ -88,16 +101,16 @@ def put_all(settings: Settings, events: list[dict]) -> None:
 
 
 @contextmanager
-def scorers(settings: Settings, workers: int) -> Iterator[None]:
-    """`intent nearline` beside this process."""
-    environment = {**os.environ, **settings.as_environment(), "OMP_NUM_THREADS": "1"}
+def scorers(settings: Settings, workers: int) -> Iterator[int]:
+    """`intent nearline` beside this process; yields its process id."""
+    environment = {**os.environ, **settings.as_environment()}
     command = [sys.executable, "-m", "intent_platform.cli", "nearline", "--workers", str(workers)]
     process = subprocess.Popen(command, env=environment)
     try:
         _wait_until(
             lambda: _scalar(settings, "SELECT count(*) FROM nearline.worker WHERE stopped_at IS NULL") == workers
         )
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait(60)
@@ -128,19 +141,83 @@ def latency(settings: Settings, events: list[dict], per_second: int) -> np.ndarr
 def drained(settings: Settings, events: list[dict], *, is_pinned: bool = False) -> float:
     """Events a second over a backlog that waits already; is_pinned: an old transaction stays open meanwhile."""
     put_all(settings, events)
-    pin = psycopg2.connect(_dsn(settings))
-    if is_pinned:
-        pin.cursor().execute("SELECT txid_current()")
     worker = nearline.Scorer(settings=settings)
     found = training.current_release(settings)
     serving = nearline.Serving(release=found[0], promotion=found[1])
-    began, taken = time.monotonic(), 0
-    while claimed := worker.take(serving, worker._after()):
-        taken += claimed
-    seconds = time.monotonic() - began
-    pin.close()
+    with old_transaction(settings) if is_pinned else nullcontext():
+        began, taken = time.monotonic(), 0
+        while claimed := worker.take(serving, worker._look()):
+            taken += claimed
+        seconds = time.monotonic() - began
     assert taken == len(events)
     return taken / seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stretch:
+    """A stretch of a long backlog."""
+
+    events: int
+    seconds: float
+    scorer_mib: float  # what the scorer held at its end
+    inbox_mib: float  # the most that inbox.event took on disk, deleted rows included
+
+
+@contextmanager
+def old_transaction(settings: Settings) -> Iterator[None]:
+    """What keeps every deleted row alive: somebody's transaction that began before."""
+    pin = psycopg2.connect(_dsn(settings))
+    pin.cursor().execute("SELECT txid_current()")
+    try:
+        yield
+    finally:
+        pin.close()
+
+
+def stretch(settings: Settings, day: list[dict[str, str]], turns: Iterable[int], pid: int) -> Stretch:
+    """One worker behind a backlog that does not run out; each turn of the day is told by other shoppers."""
+    began, before, put, inbox_mib = time.monotonic(), _taken(settings), 0, 0.0
+    for turn in turns:
+        now, told = datetime.now(UTC).isoformat(), {"event_id": f"{turn}-", "user_id": f"{turn}-"}
+        events = [{name: told.get(name, "") + row[name] or None for name in COLUMNS} for row in day]
+        put_all(settings, [{**each, "occurred_at": now} for each in events])
+        put += len(day)
+        enough = before + put - len(day) // 2
+        _wait_until(lambda enough=enough: _taken(settings) > enough, 600)
+        inbox_mib = max(inbox_mib, _scalar(settings, INBOX_BYTES) / 2**20)
+    _wait_until(lambda: _taken(settings) - before == put, 600)
+    resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    found = Stretch(events=put, seconds=time.monotonic() - began, scorer_mib=resident / 2**20, inbox_mib=inbox_mib)
+    print(f"{found.events:,} events in {found.seconds:.0f} s; scorer {found.scorer_mib:.0f} MiB, inbox {inbox_mib:.0f}")
+    return found
+
+
+def endure(settings: Settings, folder: Path, events: int) -> dict[str, float]:
+    """The events while an old transaction is open, in four stretches; a fifth as many without it before and after."""
+    day, turn = todays_rows(folder), itertools.count()
+    with scorers(settings, 1) as pid:
+
+        def some(share: float) -> Stretch:
+            return stretch(settings, day, itertools.islice(turn, math.ceil(share * events / len(day))), pid)
+
+        some(0.05)  # to warm up
+        free = [some(0.2)]
+        with old_transaction(settings):
+            pinned = [some(0.25) for _ in range(4)]
+        free.append(some(0.2))
+    rates = [sum(each.events for each in part) / sum(each.seconds for each in part) for part in (free, pinned)]
+    return {
+        "events": sum(each.events for each in pinned),
+        "events_per_s": rates[1],
+        "pinned_loss_ratio": 1 - rates[1] / rates[0],
+        "scorer_mib_before": free[0].scorer_mib,
+        "scorer_mib_after": pinned[-1].scorer_mib,
+        "inbox_mib": max(each.inbox_mib for each in pinned),
+    }
+
+
+def _taken(settings: Settings) -> int:
+    return _scalar(settings, "SELECT sum(events)::bigint FROM nearline.worker")
 
 
 def during_refresh(settings: Settings, events: list[dict], per_second: int, day: date) -> np.ndarray:
@@ -266,17 +343,24 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="where latency is measured; draining is by one")
     parser.add_argument("--per-second", type=int, default=1_000)
     parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument(
+        "--endure", type=int, metavar="EVENTS", help="only this: so many events while an old transaction is open"
+    )
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    threadpool_limits(1)  # as `intent nearline` has it
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)  # the embedded Postgres may run as another account
         with trained_shop(folder, given.users, _today() - timedelta(days=given.days), _today()) as settings:
-            figures, peers = measure(replace(settings, threads=1), folder, given)
+            if given.endure:
+                figures, peers = endure(settings, folder, given.endure), {}
+            else:
+                figures, peers = measure(replace(settings, threads=1), folder, given)
         data = sorted((folder / "shop" / "events").iterdir())
         for name, each in {"nearline": figures, **peers}.items():
             print(f"{name:14}" + "".join(f"{key:>24} {value:.4g}" for key, value in each.items()))
-        write_result("nearline", figures, peers, data, " ".join(["python benchmarks/nearline.py", *sys.argv[1:]]))
+        name = "nearline-endurance" if given.endure else "nearline"
+        write_result(name, figures, peers, data, " ".join(["python benchmarks/nearline.py", *sys.argv[1:]]))
 
 
 def measure(settings: Settings, folder: Path, given: argparse.Namespace) -> tuple[dict, dict]:

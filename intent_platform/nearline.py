@@ -13,20 +13,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import psycopg2
 import pyarrow as pa
 import sqlalchemy as sa
-import torch
 from prometheus_client import start_http_server
+from threadpoolctl import threadpool_limits
 
 from intent_platform import db
 from intent_platform.errors import DatabaseUnavailable, IntentError, ReleaseMoved, ScorerFailed
 from intent_platform.inbox import queue
 from intent_platform.inbox.door import NOT_SCORABLE, NOTHING, InboxDoor, Judged
 from intent_platform.inbox.merging import Devices, lock_devices, merge, owners_of
+from intent_platform.inbox.queue import EVERYTHING, Look
 from intent_platform.inbox.states import OWNED_SCHEMA, lock_states
 from intent_platform.index.registry import utc_now
 from intent_platform.index.release import Release
@@ -48,7 +49,7 @@ LATE_COMMIT_S = 1.0
 """An event may become visible this much later than one that came after it, and still be found at once."""
 
 SWEEP_S = 5.0
-"""How often to look for older ones: what a crashed scorer had claimed, or a long transaction put."""
+"""How often to look for others: what a crashed scorer had claimed, a long transaction put, or nobody's part holds."""
 
 LONGEST_BACK_OFF_S = 5.0
 
@@ -59,20 +60,20 @@ def take_batch(
     door: InboxDoor,
     settings: Settings,
     *,
-    after: int,
+    look: Look = EVERYTHING,
     most: int,
     now: datetime,
 ) -> BatchReport:
     """Everything about one batch, in the caller's transaction: commit keeps all of it or nothing."""
-    claimed = queue.claim(connection, settings.shop, after=after, most=most)
+    claimed = queue.claim(connection, settings.shop, look, most=most)
     return _settle(connection, serving, door, settings, claimed, now) if claimed else BatchReport()
 
 
 def take_suspect(
-    connection: sa.Connection, serving: Serving, door: InboxDoor, settings: Settings, *, after: int, now: datetime
+    connection: sa.Connection, serving: Serving, door: InboxDoor, settings: Settings, *, look: Look, now: datetime
 ) -> BatchReport:
     """One event; if that fails by itself it is set aside, under the lock by which it was claimed."""
-    claimed = queue.claim(connection, settings.shop, after=after, most=1)
+    claimed = queue.claim(connection, settings.shop, look, most=1)
     if not claimed:
         return BatchReport()
     try:
@@ -160,9 +161,9 @@ class Scorer:
         back_off_s = 0.1
         with Follower(self.settings, worker_name(), self.tally, self.clock) as follower:
             while not self.stop.is_set():
-                after = self._after()
+                look = self._look(*follower.share)
                 try:
-                    claimed = self.take(follower.serving, after)
+                    claimed = self.take(follower.serving, look)
                 except (DatabaseUnavailable, ReleaseMoved) as error:  # by the next try the follower may have news
                     log.warning("batch_postponed", waits_s=back_off_s, error=str(error).splitlines()[0])
                     self.stop.wait(back_off_s)
@@ -173,7 +174,7 @@ class Scorer:
                     continue
                 if not drain:
                     bell.wait(POLL_S)
-                elif after == 0:
+                elif look == EVERYTHING:
                     break
                 else:
                     self._swept_at = float("-inf")
@@ -187,17 +188,17 @@ class Scorer:
             self._door.close()
         self._door = None
 
-    def take(self, serving: Serving, after: int = 0) -> int:
-        """One batch of events with a seq above `after` in one transaction; returns how many were claimed."""
+    def take(self, serving: Serving, look: Look = EVERYTHING) -> int:
+        """One batch of events in one transaction; returns how many were claimed."""
         began = time.monotonic()
         try:
             with db.connect(self.settings) as connection:
                 db.query(connection, "limit_waits")
                 door, given = self._door_of(now := self.clock()), (connection, serving)
                 if self._singly:
-                    report = take_suspect(*given, door, self.settings, after=after, now=now)
+                    report = take_suspect(*given, door, self.settings, look=look, now=now)
                 else:
-                    report = take_batch(*given, door, self.settings, after=after, most=EVENTS_PER_BATCH, now=now)
+                    report = take_batch(*given, door, self.settings, look=look, most=EVENTS_PER_BATCH, now=now)
         except IntentError:
             raise
         except Exception:  # something in one of the events that no rule foresaw: the next ones are taken one by one
@@ -207,19 +208,21 @@ class Scorer:
             self._singly = EVENTS_PER_BATCH
             return 1
         self._singly = max(self._singly - 1, 0)
-        if after == 0:
+        if look == EVERYTHING:
             self._swept_at = began
         if report.claimed:
             self._claims.append((began, report.newest_seq))
             self.tally.add(report, seconds=time.monotonic() - began, now=self.clock())
         return report.claimed
 
-    def _after(self) -> int:
-        """The seq up to which nothing can be waiting any more; 0 when it is time to look at everything."""
+    def _look(self, part: int = 0, parts: int = 1) -> Look:
+        """At this part's shoppers, after the seq up to which nothing of them can be waiting any more; or, when it is
+        time, at everything."""
         now = time.monotonic()
         while len(self._claims) > 1 and self._claims[1][0] < now - LATE_COMMIT_S:
             self._claims.popleft()
-        return 0 if now - self._swept_at > SWEEP_S else self._claims[0][1]
+        is_due = now - self._swept_at > SWEEP_S
+        return EVERYTHING if is_due else Look(after=self._claims[0][1], part=part, parts=parts)
 
     def _door_of(self, now: datetime) -> InboxDoor:
         """The door of the received day that it is by now, in the shop's time zone."""
@@ -242,17 +245,17 @@ def run(settings: Settings, *, workers: int = 1, drain: bool = False, metrics_po
     if workers > 1:
         _run_children(settings, workers, drain=drain, metrics_port=metrics_port)
         return None
-    scorer = Scorer(settings=settings)
+    threadpool_limits(1)  # for small batches threads cost more than they give; more workers keep more cores busy
+    scorer = Scorer(settings=replace(settings, threads=1))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scorer.stop.set())
-    torch.set_num_threads(1)  # small batches; more workers keep more cores busy
     if metrics_port:
         start_http_server(metrics_port, addr="127.0.0.1")
     return scorer.run(drain=drain)
 
 
 def _run_children(settings: Settings, workers: int, *, drain: bool, metrics_port: int) -> None:
-    environment = {**os.environ, **settings.as_environment(), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **settings.as_environment()}
     command = [sys.executable, "-m", "intent_platform.cli", "nearline", *(["--drain"] if drain else [])]
     ports = [metrics_port + number if metrics_port else 0 for number in range(workers)]
     children = [subprocess.Popen([*command, "--metrics-port", str(port)], env=environment) for port in ports]

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 from prometheus_client import Counter, Histogram
@@ -24,6 +24,7 @@ from intent_platform.settings import Settings
 LOOK_S = 0.2  # for a new promotion
 BEAT_S = 1.0
 TIDY_S = 10.0  # rotation of the inbox; a new catalogue; batches of scorers that were stopped
+SILENT_AFTER = timedelta(seconds=5)  # then a scorer's part of the shoppers goes to the others
 STUCK_AFTER_S = 30.0  # as limit_waits.sql has it for who is idle
 
 EVENTS = Counter("intent_nearline_events", "Events taken from the inbox, by what became of them.", ["outcome"])
@@ -91,7 +92,12 @@ class Tally:
 
 
 class Follower:
-    """A thread that loads what is promoted while the scorer goes on with what it has; leave it as a context."""
+    """A thread that loads what is promoted while the scorer goes on with what it has; leave it as a context.
+
+    share: (part, parts), this scorer's place among those heard of lately and how many they are.
+    """
+
+    share: tuple[int, int] = (0, 1)
 
     def __init__(self, settings: Settings, worker: str, tally: Tally, clock: Callable[[], datetime]) -> None:
         self._settings, self._worker, self._tally, self._clock = settings, worker, tally, clock
@@ -158,6 +164,10 @@ class Follower:
         with db.connect(self._settings) as connection:
             db.query(connection, "limit_waits")
             db.query(connection, "put_worker", shop=self._settings.shop, **facts)
+            found = db.query(connection, "live_workers", shop=self._settings.shop, alive_since=now - SILENT_AFTER)
+        names = [each["worker"] for each in found]
+        if self._worker in names:
+            self.share = names.index(self._worker), len(names)
 
 
 def _load(settings: Settings) -> Serving:
@@ -167,6 +177,7 @@ def _load(settings: Settings) -> Serving:
             f"No release serves shop {settings.shop!r} yet, so nothing can be scored: run `intent day` first."
         )
     release, promotion = found
+    release.model.text.encoder.encode([""])  # loads the network now, and not when a shopper searches
     return Serving(release=release, promotion=promotion)
 
 

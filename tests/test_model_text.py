@@ -32,11 +32,19 @@ def test_a_vector_does_not_depend_on_its_neighbours_in_the_batch(tmp_path):
 
 
 def test_a_second_process_encodes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "WORTH_A_FILE", 1)
     first = find_encoder(Settings(home=tmp_path))
     vector = first.encode(["red shoes"])
     second = replace(first, known={}, read_files=set())
     monkeypatch.setattr(Encoder, "load", lambda _: pytest.fail("loaded the network"))
     np.testing.assert_array_equal(second.encode(["red shoes", "red shoes"])[1:], vector)
+
+
+def test_a_few_texts_at_a_time_leave_no_file_and_no_memory(tmp_path):
+    encoder = a_new_encoder(tmp_path)
+    assert encoder.encode(["red shoes", "blue shoes", "red shoes"]).shape == (3, encoder.dimensions)
+    assert not encoder.known
+    assert not list(tmp_path.glob("*.parquet"))
 
 
 def test_a_batch_holds_one_length_and_is_bounded_by_tokens():
@@ -63,6 +71,7 @@ def test_the_parity_check_is_made_once(tmp_path, monkeypatch):
 
 
 def test_vectors_of_two_precisions_share_no_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "WORTH_A_FILE", 1)
     monkeypatch.setattr(encoding, "fast_precision", lambda _: "bf16")
     short = a_new_encoder(tmp_path).encode(["red shoes"])
     monkeypatch.setattr(encoding, "fast_precision", lambda _: "fp32")

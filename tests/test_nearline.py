@@ -218,7 +218,7 @@ def take_one_batch(connection, settings) -> None:
     release, promotion = training.current_release(settings)
     serving = nearline.Serving(release=release, promotion=promotion)
     try:
-        nearline.take_batch(connection, serving, scorer._door_of(EVENING), settings, after=0, most=10, now=EVENING)
+        nearline.take_batch(connection, serving, scorer._door_of(EVENING), settings, most=10, now=EVENING)
     finally:
         scorer.close()
 
@@ -240,7 +240,7 @@ def test_an_event_that_cannot_be_scored_is_set_aside_and_the_others_go_on(shop, 
 def test_what_another_scorer_has_claimed_is_left_alone_and_found_when_it_lets_go(shop):
     put(shop, today_event(1), today_event(2))
     with db.connect(shop) as other:
-        assert len(queue.claim(other, shop.shop, after=0, most=1)) == 1
+        assert len(queue.claim(other, shop.shop, queue.EVERYTHING, most=1)) == 1
         drain(shop)
         assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t2",)]
         other.rollback()
@@ -517,3 +517,44 @@ def test_a_suspect_is_set_aside_itself_whatever_other_scorers_take_meanwhile(sho
     scorer.close()
     assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t2",)]
     assert rows_of(shop, "SELECT count(*) FROM inbox.rejected WHERE broken_rule = 'not_scorable'") == [(1,)]
+
+
+def test_scorers_side_by_side_take_the_events_of_different_shoppers(shop):
+    put(shop, *(today_event(number, user_id=f"u{number % 9}") for number in range(54)))
+    shoppers = []
+    with db.connect(shop) as one, db.connect(shop) as other:
+        for part, connection in enumerate((one, other)):
+            claimed = queue.claim(connection, shop.shop, queue.Look(part=part, parts=2), most=100)
+            shoppers.append({row["user_id"] for row in claimed})
+    assert shoppers[0].isdisjoint(shoppers[1])
+    assert sorted(shoppers[0] | shoppers[1]) == [f"u{number}" for number in range(9)]
+    assert all(shoppers)
+
+
+def test_events_of_a_part_that_nobody_holds_are_found_by_the_next_look_at_everything(shop):
+    put(shop, *(today_event(number, user_id=f"u{number}") for number in range(20)))
+    scorer = Scorer(settings=shop, clock=lambda: EVENING)
+    release, promotion = training.current_release(shop)
+    serving = nearline.Serving(release=release, promotion=promotion)
+    assert scorer._look(1, 3) == queue.EVERYTHING  # it has not looked yet
+    assert 0 < scorer.take(serving, queue.Look(part=1, parts=3)) < 20
+    assert scorer.take(serving, queue.Look(part=1, parts=3)) == 0
+    scorer.take(serving, scorer._look(1, 3))
+    assert scorer._look(1, 3) == queue.Look(after=0, part=1, parts=3)
+    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(0,)]
+    scorer.close()
+
+
+def test_shoppers_are_divided_among_the_scorers_heard_of_lately(shop):
+    now = EVENING
+    followers = [Follower(shop, name, Tally(), lambda: now) for name in ("a", "b", "c")]
+    for each in (*followers, *followers):
+        each._beat()
+    assert [each.share for each in followers] == [(0, 3), (1, 3), (2, 3)]
+    followers[0]._beat(is_last=True)
+    now += timedelta(seconds=10)
+    followers[1]._beat()  # and c is silent
+    assert followers[1].share == (0, 1)
+    followers[2]._beat()
+    followers[1]._beat()
+    assert [each.share for each in followers[1:]] == [(0, 2), (1, 2)]

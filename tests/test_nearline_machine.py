@@ -199,7 +199,7 @@ class Inbox(RuleBasedStateMachine):
     def take(self, most: int, *, is_crashing: bool) -> None:
         with db.connect(self.shop) as connection:
             door = self.scorer._door_of(EVENING)
-            nearline.take_batch(connection, self.serving, door, self.shop, after=0, most=most, now=EVENING)
+            nearline.take_batch(connection, self.serving, door, self.shop, most=most, now=EVENING)
             if is_crashing:
                 raise KeyboardInterrupt
 

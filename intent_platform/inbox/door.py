@@ -1,7 +1,6 @@
 """Claimed events through the same contract and rules as a file's rows, in milliseconds."""
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,9 +22,6 @@ from intent_platform.settings import Settings
 
 NAME = "inbox"
 """Of the inbox as a source among the files of a received day."""
-
-warnings.filterwarnings("ignore", message="Arrow output on a DB-API result")
-# The way that it recommends asks DuckDB twice, which for a batch of an inbox takes longer than a copy of its rows.
 
 MAPPING = "native"  # the inbox speaks the contract's own words
 _PREPARE = """
@@ -79,7 +75,7 @@ class InboxDoor:
             return Judged(accepted=NOTHING, rejected=unnamed)
         rows = self._as_raw_rows(others)
         text = json.dumps(to_judge(rows).to_pylist(), ensure_ascii=False)
-        judged = self._engine.con.execute(f"EXECUTE judged({_quoted(text)})").to_arrow_table()
+        judged = self._engine.con.sql(f"EXECUTE judged({_quoted(text)})").to_arrow_table()
         accepted, rejected = sort_out(judged, rows, NAME, self.door)
         return Judged(accepted=_in_order(accepted), rejected=[*unnamed, *rejected])
 

@@ -3,6 +3,7 @@
 import select
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
 
 import psycopg2
@@ -17,13 +18,26 @@ from intent_platform.settings import Settings
 log = get_logger(__name__)
 
 
-def claim(connection: sa.Connection, shop: str, *, after: int, most: int) -> Sequence[sa.RowMapping]:
-    """Lock up to `most` waiting events with a larger seq, in order of seq, that no other scorer has.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """Which waiting events to claim; as it stands: all. Scorers side by side take those of different shoppers, or they
+    would wait for each other wherever one shopper is busy."""
 
-    `after` spares a walk over rows that are deleted but still kept for somebody's old transaction. An event may become
-    visible after a later one, so look again from 0 now and then.
+    after: int = 0  # events with a larger seq
+    part: int = 0
+    parts: int = 1  # into which shoppers are divided; those of `part`
+
+
+EVERYTHING = Look()
+
+
+def claim(connection: sa.Connection, shop: str, look: Look, *, most: int) -> Sequence[sa.RowMapping]:
+    """Lock up to `most` waiting events, in order of seq, that no other scorer has.
+
+    `look.after` spares a walk over rows that are deleted but still kept for somebody's old transaction. An event may
+    become visible after a later one, and another part's scorer may be gone, so look for EVERYTHING now and then.
     """
-    return db.query(connection, "claim_events", shop=shop, after=after, most=most)
+    return db.query(connection, "claim_events", shop=shop, most=most, **asdict(look))
 
 
 def acknowledge(connection: sa.Connection, shop: str, claimed: Sequence[sa.RowMapping]) -> None:

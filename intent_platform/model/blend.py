@@ -227,9 +227,7 @@ def _near_by_text(shop: Shop, prefixes: Runs) -> np.ndarray:
 def _text_of_sessions(shop: Shop, prefixes: Runs) -> np.ndarray:
     """float32 (Q, T): weighted means of the prefixes' text vectors, newer items weighing more."""
     mixed = _weighted(prefixes, SESSION_DECAY, shop.text_vectors)
-    total = np.bincount(
-        prefixes.owner, weights=np.exp(-prefixes.from_end / SESSION_DECAY), minlength=len(prefixes)
-    )
+    total = np.bincount(prefixes.owner, weights=np.exp(-prefixes.from_end / SESSION_DECAY), minlength=len(prefixes))
     return mixed / np.maximum(total, 1e-9)[:, None]
 
 

@@ -141,8 +141,8 @@ class SessionNeighbours:
     def _matched(place: np.ndarray, within: np.ndarray, first: np.ndarray) -> np.ndarray:
         """For each pair: where the session holds the prefix's newest item that it holds, last if several times.
 
-        place, within: of each item of the pairs' sessions, in the prefix (0: not there) and in the session; first: where
-        each pair's items begin.
+        place, within: of each item of the pairs' sessions, in the prefix (0: not there) and in the session.
+        first: where each pair's items begin.
         """
         width = int(within.max(initial=0)) + 1
         return np.maximum.reduceat(place * width + within, first) % width if len(first) else first

@@ -36,6 +36,9 @@ LEXICAL_ONLY = "none"
 REMEMBERED_TEXTS = 20_000
 """Texts whose vectors a tower keeps in memory, some 2 kB each; a larger catalogue at once passes by."""
 
+WORTH_A_FILE = 100
+"""New texts from which they are kept: a scorer meets a few queries at a time, all day, and would fill the disk."""
+
 LEAST_COSINE = 0.99
 """A shorter format is used only if every probe keeps this cosine to its float32 vector; MiniLM in bf16 keeps 0.9999."""
 
@@ -66,16 +69,21 @@ class Encoder:
         return 0 if self.folder is None else int(self._config["hidden_size"])
 
     def encode(self, texts: list[str]) -> np.ndarray:
-        """float32 (len(texts), dimensions), unit-length rows; each new text is encoded once, ever."""
+        """float32 (len(texts), dimensions), unit-length rows; of WORTH_A_FILE new texts each is encoded once, ever."""
         if self.folder is None or not texts:
             return np.zeros((len(texts), self.dimensions), np.float32)
-        if any(text not in self.known for text in texts):
+        new = self._unknown(texts)
+        if new and (len(new) >= WORTH_A_FILE or not self.read_files):
             self._read_cache()
-        new = sorted({text for text in texts if text not in self.known})
-        if new:
-            self.known.update(zip(new, self.transformer.embed(new), strict=True))
+            new = self._unknown(texts)
+        made = dict(zip(new, self.transformer.embed(new), strict=True)) if new else {}
+        if len(new) >= WORTH_A_FILE:
+            self.known.update(made)
             self._write_cache(new)
-        return np.stack([self.known[text] for text in texts])
+        return np.stack([made[text] if text in made else self.known[text] for text in texts])
+
+    def _unknown(self, texts: list[str]) -> list[str]:
+        return sorted({text for text in texts if text not in self.known})
 
     def familiarity(self, texts: list[str]) -> np.ndarray:
         """float32 (len(texts),): the share of each text's pieces that the encoder was trained on; 0 without an encoder.

@@ -1,8 +1,10 @@
--- Lock waiting events that no other scorer has locked, in order of arrival.
+-- Lock waiting events that no other scorer has locked, in order of arrival: of the shoppers of one part out of several.
 -- Locks: the rows, until the transaction ends; nobody waits for them.
 SELECT event.*
 FROM inbox.event AS event
-WHERE event.shop = :shop AND event.seq > :after
+WHERE
+    event.shop = :shop AND event.seq > :after
+    AND (hashtextextended(coalesce(event.user_id, event.anonymous_id, ''), 0) & 1048575) % :parts = :part
 ORDER BY event.seq
 LIMIT :most
 FOR UPDATE SKIP LOCKED;
