@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -61,6 +61,9 @@ CHANGES = {
     "_tenth": Change(profiles=0.1, satellites=0.1, is_next_day=False),
 }
 """By the ending of their figures' names."""
+
+Found = dict[tuple[str, str], list[dict[str, float]]]
+"""(side, ending) → the figures of each round."""
 
 
 def scored(users: int, change: Change | None = None) -> Iterator[Scores]:
@@ -352,29 +355,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--changes", nargs="+", default=list(CHANGES), choices=CHANGES)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     given = parser.parse_args()
-    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    found: Found = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)  # the embedded Postgres may run as another account
         with yesterday(folder, given.users) as settings:
             for _ in range(given.rounds):
-                for ending, change in CHANGES.items():
+                for ending in given.changes:
                     for side in given.sides:
-                        figures = measured(settings, side, given.users, change)
+                        figures = measured(settings, side, given.users, CHANGES[ending])
                         found.setdefault((side, ending), []).append(figures)
                         told = "".join(f"{key:>16} {value:>9,.0f}" for key, value in figures.items())
                         print(f"{side:12}{ending or '_next_day':11}{told}", flush=True)
-    results = {side: _medians(found, side) for side in given.sides}
+    results = {side: _medians(found, side, given.changes) for side in given.sides}
     peers = {side: figures for side, figures in results.items() if side != "ours"}
     write_result("refresh", results["ours"], peers, [], " ".join(["python benchmarks/refresh.py", *sys.argv[1:]]))
 
 
-def _medians(found: dict[tuple[str, str], list[dict[str, float]]], side: str) -> dict[str, float]:
+def _medians(found: Found, side: str, endings: Sequence[str]) -> dict[str, float]:
     """Over the rounds, and how far the rounds lie apart."""
     told = {}
-    for ending in CHANGES:
+    for ending in endings:
         for key in found[side, ending][0]:
             values = [each[key] for each in found[side, ending]]
             told[key + ending] = statistics.median(values)

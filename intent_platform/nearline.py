@@ -152,8 +152,9 @@ class Scorer:
     tally: Tally = field(default_factory=Tally)
     _claims: deque[tuple[float, int]] = field(default_factory=lambda: deque([(0.0, 0)]))  # (monotonic s, newest seq)
     _swept_at: float = float("-inf")  # monotonic s
+    _share: tuple[int, int] = (0, 1)
     _door: InboxDoor | None = None
-    _singly: int = 0  # events still to be taken one by one, since a batch failed
+    _most: int = EVENTS_PER_BATCH  # fewer since a batch failed, so that what is wrong is soon alone
 
     def run(self, *, drain: bool = False) -> Tally:
         """Score until `stop` is set; with drain, until nothing waits."""
@@ -195,21 +196,23 @@ class Scorer:
             with db.connect(self.settings) as connection:
                 db.query(connection, "limit_waits")
                 door, given = self._door_of(now := self.clock()), (connection, serving)
-                if self._singly:
+                if self._most == 1:
                     report = take_suspect(*given, door, self.settings, look=look, now=now)
                 else:
-                    report = take_batch(*given, door, self.settings, look=look, most=EVENTS_PER_BATCH, now=now)
+                    report = take_batch(*given, door, self.settings, look=look, most=self._most, now=now)
         except IntentError:
             raise
-        except Exception:  # something in one of the events that no rule foresaw: the next ones are taken one by one
-            if self._singly:
+        except Exception:  # something in one of the events that no rule foresaw
+            if self._most == 1:
                 raise
-            log.exception("batch_failed")
-            self._singly = EVENTS_PER_BATCH
+            log.exception("batch_failed", next_takes=(fewer := max(self._most // 10, 1)))
+            self._most = fewer
             return 1
-        self._singly = max(self._singly - 1, 0)
         if look == EVERYTHING:
             self._swept_at = began
+            if report.claimed == self._most and report.newest_seq < self._claims[0][1]:  # and there may be more behind
+                self._claims = deque([(0.0, report.newest_seq)])
+        self._most = min(2 * self._most, EVENTS_PER_BATCH)
         if report.claimed:
             self._claims.append((began, report.newest_seq))
             self.tally.add(report, seconds=time.monotonic() - began, now=self.clock())
@@ -218,6 +221,8 @@ class Scorer:
     def _look(self, part: int = 0, parts: int = 1) -> Look:
         """At this part's shoppers, after the seq up to which nothing of them can be waiting any more; or, when it is
         time, at everything."""
+        if self._share != (part, parts):  # what these shoppers' scorer left may be older than anything claimed here
+            self._share, self._claims = (part, parts), deque([(0.0, 0)])
         now = time.monotonic()
         while len(self._claims) > 1 and self._claims[1][0] < now - LATE_COMMIT_S:
             self._claims.popleft()

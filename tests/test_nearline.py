@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -343,7 +344,7 @@ def test_a_scorer_that_a_newer_promotion_has_overtaken_keeps_no_event_it_may_not
     daily.refresh_profiles(YESTERDAY, shop)  # the newer promotion tells anna as of her newest event
     put(shop, today_event(1))
     scorer = Scorer(settings=shop, clock=lambda: EVENING)
-    for scorer._singly in (0, 1):
+    for scorer._most in (1, 1_000):
         with pytest.raises(ReleaseMoved, match="1 of 1 shoppers were told by promotion 2"):
             scorer.take(outdated)
     scorer.close()
@@ -419,8 +420,8 @@ def test_a_server_that_goes_away_in_the_middle_is_not_the_events_fault(shop, mon
 
 
 @pytest.mark.parametrize("step", ["claim", "keep_accepted"])  # a statement follows it; a COPY does
-@pytest.mark.parametrize("singly", [0, 1])
-def test_a_scorer_that_was_stopped_for_too_long_gives_its_events_back_and_goes_on(shop, monkeypatch, step, singly):
+@pytest.mark.parametrize("most", [1, 1_000])
+def test_a_scorer_that_was_stopped_for_too_long_gives_its_events_back_and_goes_on(shop, monkeypatch, step, most):
     put(shop, today_event(1))
     original = getattr(queue, step)
 
@@ -432,7 +433,7 @@ def test_a_scorer_that_was_stopped_for_too_long_gives_its_events_back_and_goes_o
 
     monkeypatch.setattr(queue, step, stopped)
     scorer = Scorer(settings=shop, clock=lambda: EVENING)
-    scorer._singly = singly
+    scorer._most = most
     release, promotion = training.current_release(shop)
     with pytest.raises(DatabaseUnavailable):
         scorer.take(nearline.Serving(release=release, promotion=promotion))
@@ -512,7 +513,7 @@ def test_a_suspect_is_set_aside_itself_whatever_other_scorers_take_meanwhile(sho
         raise ZeroDivisionError
 
     monkeypatch.setattr(nearline, "move_profiles", poisoned)
-    scorer._singly = 2
+    scorer._most = 1
     scorer.take(serving)
     scorer.close()
     assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t2",)]
@@ -540,8 +541,35 @@ def test_events_of_a_part_that_nobody_holds_are_found_by_the_next_look_at_everyt
     assert 0 < scorer.take(serving, queue.Look(part=1, parts=3)) < 20
     assert scorer.take(serving, queue.Look(part=1, parts=3)) == 0
     scorer.take(serving, scorer._look(1, 3))
-    assert scorer._look(1, 3) == queue.Look(after=0, part=1, parts=3)
     assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(0,)]
+    scorer.close()
+
+
+def test_whoever_takes_over_shoppers_begins_with_their_oldest_event(shop):
+    scorer = Scorer(settings=shop, clock=lambda: EVENING)
+    scorer._swept_at, scorer._claims = time.monotonic(), deque([(0.0, 70)])
+    assert scorer._look() == queue.Look(after=70)
+    assert scorer._look(1, 3) == queue.Look(after=0, part=1, parts=3)
+
+
+def test_a_bulk_that_became_visible_late_is_taken_in_one_go(shop, monkeypatch):
+    monkeypatch.setattr(nearline, "EVENTS_PER_BATCH", 4)
+    rows_of(shop, "SELECT setval('inbox.event_seq', 1000)")
+    put(shop, today_event(40))
+    release, promotion = training.current_release(shop)
+    serving = nearline.Serving(release=release, promotion=promotion)
+    scorer = Scorer(settings=shop, clock=lambda: EVENING, _most=4)
+    assert scorer.take(serving) == 1
+    scorer._claims.popleft()  # a second is over
+    with db.connect(shop) as connection:
+        statement = """
+            INSERT INTO inbox.event (seq, event_id, event_type, occurred_at, user_id, item_id)
+            VALUES (:seq, :event_id, :event_type, :occurred_at, :user_id, :item_id)
+        """
+        connection.execute(sa.text(statement), [{"seq": number, **today_event(number)} for number in range(1, 11)])
+    assert scorer.take(serving, scorer._look()) == 0
+    scorer._swept_at = float("-inf")
+    assert [scorer.take(serving, scorer._look()) for _ in range(4)] == [4, 4, 2, 0]
     scorer.close()
 
 
