@@ -25,7 +25,7 @@ from intent_platform.model.opponents import fit_trees, neighbour_ranks
 from intent_platform.model.ranking import ranks
 from intent_platform.model.rows import Rows, micros
 from intent_platform.model.text import TextTower, find_encoder
-from intent_platform.model.train import Form, make_material, train_network
+from intent_platform.model.train import Form, make_material, refit_next_items, train_network, validation_losses
 from intent_platform.sequences import Split
 from intent_platform.settings import Settings
 
@@ -174,6 +174,26 @@ def test_a_stopped_training_goes_on_and_ends_the_same(release, tmp_path):
     resumed = train_network(material, tmp_path / "stopped", schedule)
     for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
+
+
+def test_a_refit_learns_next_items_from_the_validation_days_too_and_leaves_purchases_alone(release, tmp_path):
+    settings = replace(SETTINGS, home=tmp_path, max_epochs=4)
+    _, material, _ = prepared(many_histories(120), release.model.text)
+    network = train_network(material, tmp_path / "run", settings, forms=(Form(width=16, dropout=0, temperature=16.0),))
+    refitted = refit_next_items(material, network, tmp_path / "run", settings)
+    before, after = (validation_losses(each, material, settings) for each in (network, refitted))
+    assert after["next_item"] < before["next_item"]
+    assert after["buys"] == pytest.approx(before["buys"], abs=1e-6)
+    again = refit_next_items(material, network, tmp_path / "run", settings)  # goes on where it stands, at the end
+    for one, two in zip(refitted.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_what_gained_at_no_epoch_is_not_refitted(release, tmp_path):
+    settings = replace(SETTINGS, home=tmp_path, max_epochs=0)
+    _, material, _ = prepared(many_histories(20), release.model.text)
+    network = train_network(material, tmp_path / "run", settings)
+    assert refit_next_items(material, network, tmp_path / "run", settings) is network
 
 
 def test_trees_never_fall_when_a_cart_is_added(release):

@@ -27,7 +27,7 @@ from intent_platform.model.neighbours import Runs, SessionNeighbours, sequential
 from intent_platform.model.ranking import Asked, blend_ranks, fit_next_items
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder
-from intent_platform.model.train import Material, make_material, train_network
+from intent_platform.model.train import Material, make_material, refit_next_items, train_network
 from intent_platform.sequences.build import SEQUENCE_SCHEMA
 from intent_platform.settings import Settings
 
@@ -101,6 +101,8 @@ class Contender:
         chosen = np.random.default_rng(0).permutation(len(validation))[:MOST_FITTED]
         fitted = self.asked(validation.take(np.sort(chosen)), phase(task, 1))
         self.blend = fit_next_items(self.material, fitted, (date.min, date.max))
+        if task.name == "diginetica":  # leave-one-out figures are published without the items that were held out
+            self.network = refit_next_items(self.material, self.network, folder, settings)
 
     def asked(self, examples: Examples, known_until: int) -> Asked:
         vectors = self.network.item_vectors(self.items, self.material.catalogue.text_vectors)

@@ -7,7 +7,7 @@ folder/report.html       the evaluation report
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -33,7 +33,16 @@ from intent_platform.model.ranking import fit_next_items
 from intent_platform.model.report import write_report
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower, find_encoder, item_text
-from intent_platform.model.train import FORMS, Form, Material, make_material, tensorboard, train_network
+from intent_platform.model.train import (
+    FORMS,
+    Form,
+    Material,
+    form_of,
+    make_material,
+    refit_next_items,
+    tensorboard,
+    train_network,
+)
 from intent_platform.model.tuning import pairs_of, tune_encoder
 from intent_platform.model.warm import Earlier, learn_on_from, why_cold
 from intent_platform.sequences import Split
@@ -117,7 +126,9 @@ def fit(given: TrainingInput, folder: Path, settings: Settings) -> tuple[Contend
     forms = _forms(champion)
     earlier = _earlier(champion, forms, prepared, given, settings)
     network = train_network(material, folder / "checkpoint", settings, logistic, forms, earlier=earlier)
-    return _fit_rest(prepared, network, earlier, logistic, given, settings), prepared.examples
+    contenders = _fit_rest(prepared, network, earlier, logistic, given, settings)
+    refitted = refit_next_items(material, network, folder / "checkpoint", settings, earlier)
+    return replace(contenders, network=refitted), prepared.examples
 
 
 def _champion(given: TrainingInput, settings: Settings) -> Model | None:
@@ -134,8 +145,7 @@ def _forms(champion: Model | None) -> Sequence[Form]:
     """The champion's, if it is still among them: only a shop's first training takes the time to try them all."""
     if champion is None or champion.network is None:
         return FORMS
-    shape = champion.network.shape
-    form = Form(width=shape.width, dropout=shape.dropout, temperature=shape.temperature)
+    form = form_of(champion.network)
     return (form,) if form in FORMS else FORMS
 
 

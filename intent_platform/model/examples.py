@@ -49,7 +49,7 @@ def make_examples(rows: Rows, item: np.ndarray, split: sequences.Split, settings
         bounds = [_day_bounds(day, settings) for day in getattr(split, part)]
         at_rows = _rows_on(rows, bounds)
         midnights = _midnights(rows, [end for _, end in bounds], settings)
-        found[part] = _joined(
+        found[part] = joined(
             Examples(
                 position=at_rows,
                 asked_at=rows.at[at_rows],
@@ -130,7 +130,8 @@ def _next_items(rows: Rows, item: np.ndarray, settings: Settings) -> np.ndarray:
     return np.where(is_target, padded[near], -1)
 
 
-def _joined(*kinds: Examples) -> Examples:
+def joined(*kinds: Examples) -> Examples:
+    """All of them, in order."""
     names = Examples.__dataclass_fields__
     together = Examples(**{name: np.concatenate([getattr(each, name) for each in kinds]) for name in names})
     return together.take(np.lexsort((together.asked_at, together.position)))

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from intent_platform.log import get_logger
-from intent_platform.model.examples import Examples
+from intent_platform.model.examples import Examples, joined
 from intent_platform.model.features import features
 from intent_platform.model.inputs import Inputs, Packed, Windows, batches, pack, tile
 from intent_platform.model.logistic import LogisticRegression
@@ -145,6 +144,54 @@ def train_network(
     return network.eval()
 
 
+def refit_next_items(
+    material: Material, network: BehaviourNetwork, folder: Path, settings: Settings, earlier: Earlier | None = None
+) -> BehaviourNetwork:
+    """The network with its next-item half learned anew, from training and validation examples together.
+
+    Validation has said how many epochs are best; the newest days are worth the most, and neighbours and rules look at
+    them too. folder, earlier: as train_network had them. What is fitted on validation must be fitted before.
+    """
+    form = form_of(network)
+    epochs = _read_progress(folder / form.name).best_epoch["next_item"]
+    if not epochs:
+        return network
+    together = replace(material, train=joined(material.train, material.validation))  # features are of the other half
+    new, optimizer, progress = _begin(together, folder / f"{form.name}-refit", settings, None, form, earlier)
+    windows = _windows(together.rows, together.train, settings)
+    while progress.epoch < epochs:
+        _one_epoch(new, optimizer, together, windows, progress.epoch, settings, ("next_item",))
+        progress.epoch += 1
+        log.info("epoch_refitted", width=form.width, epoch=progress.epoch, of=epochs)
+        _save_checkpoint(new, optimizer, progress, folder / f"{form.name}-refit")
+    new.purchase.load_state_dict(network.purchase.state_dict())
+    new.feature_mean.copy_(network.feature_mean)
+    new.feature_scale.copy_(network.feature_scale)
+    return new.eval()
+
+
+def form_of(network: BehaviourNetwork) -> Form:
+    shape = network.shape
+    return Form(width=shape.width, dropout=shape.dropout, temperature=shape.temperature)
+
+
+def _begin(
+    material: Material,
+    folder: Path,
+    settings: Settings,
+    start: LogisticRegression | None,
+    form: Form,
+    earlier: Earlier | None,
+) -> tuple[BehaviourNetwork, torch.optim.Optimizer, Progress]:
+    """A new network, or where the folder's training stands."""
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(settings.threads)
+    network = _new_network(material, settings, start, form, earlier).to(pick_device(settings.device))
+    optimizer = _optimizer(network)
+    folder.mkdir(parents=True, exist_ok=True)
+    return network, optimizer, _resume(network, optimizer, folder)
+
+
 def _train(
     material: Material,
     folder: Path,
@@ -155,20 +202,13 @@ def _train(
     after_epoch: AfterEpoch | None = None,
     earlier: Earlier | None = None,
 ) -> tuple[BehaviourNetwork, Progress]:
-    torch.manual_seed(settings.seed)
-    torch.set_num_threads(settings.threads)
-    network = _new_network(material, settings, start, form, earlier).to(pick_device(settings.device))
-    optimizer = _optimizer(network)
-    folder.mkdir(parents=True, exist_ok=True)
-    progress = _resume(network, optimizer, folder)
+    network, optimizer, progress = _begin(material, folder, settings, start, form, earlier)
     windows = _windows(material.rows, material.train, settings)
     writer = tensorboard(settings, folder.parent.parent, folder.name)
     if progress.epoch == 0:
         _keep_best(network, validation_losses(network, material, settings, halves), progress, folder)
     while progress.epoch < settings.max_epochs and not progress.is_over:
-        chance = np.random.default_rng((settings.seed, progress.epoch))
-        rate = partial(_rate, epoch=progress.epoch, epochs=settings.max_epochs)
-        train_losses = _one_epoch(network, optimizer, material, windows, chance, rate, halves)
+        train_losses = _one_epoch(network, optimizer, material, windows, progress.epoch, settings, halves)
         losses = validation_losses(network, material, settings, halves)
         progress.epoch += 1
         for name, value in losses.items():
@@ -269,12 +309,13 @@ def _one_epoch(
     optimizer: torch.optim.Optimizer,
     material: Material,
     windows: Windows,
-    chance: np.random.Generator,
-    rate: Callable[[float], float],
+    epoch: int,
+    settings: Settings,
     halves: Sequence[str],
 ) -> dict[str, float]:
-    """rate: share of the epoch that is done → learning rate."""
+    """epoch: from 0; it decides chance and learning rate."""
     network.train()
+    chance = np.random.default_rng((settings.seed, epoch))
     rows = int((windows.stop - windows.start).sum())
     steps = list(batches(windows, int(np.clip(rows // STEPS_PER_EPOCH, SMALLEST_BATCH, ROWS_PER_BATCH)), chance))
     generator = torch.Generator().manual_seed(int(chance.integers(2**31)))
@@ -284,7 +325,7 @@ def _one_epoch(
     sums: dict[str, list[float]] = {}
     for number, batch in enumerate(tqdm(steps, desc="epoch", unit="batch", mininterval=1.0)):
         for group in optimizer.param_groups:
-            group["lr"] = rate(number / len(steps))
+            group["lr"] = _rate(number / len(steps), epoch=epoch, epochs=settings.max_epochs)
         packed = pack(batch)
         items = _item_vectors(network, material, packed, tower_inputs, place, generator)
         losses = _losses(network, material, packed, items, material.train, material.train_features, halves)
@@ -416,10 +457,9 @@ def _on(network: BehaviourNetwork, values: np.ndarray) -> Tensor:
 
 
 def _resume(network: BehaviourNetwork, optimizer: torch.optim.Optimizer, folder: Path) -> Progress:
-    path = folder / "progress.json"
-    if not path.exists():
-        return Progress()
-    progress = Progress(**json.loads(path.read_text(encoding="utf-8")))
+    progress = _read_progress(folder)
+    if not progress.epoch:
+        return progress
     stored = load_file(folder / f"last-{progress.epoch}.safetensors")
     network.load_state_dict({name[2:]: value for name, value in stored.items() if name.startswith("w.")})
     state = optimizer.state_dict()
@@ -431,6 +471,11 @@ def _resume(network: BehaviourNetwork, optimizer: torch.optim.Optimizer, folder:
     optimizer.load_state_dict(state)
     log.info("training_resumed", epoch=progress.epoch, folder=folder)
     return progress
+
+
+def _read_progress(folder: Path) -> Progress:
+    path = folder / "progress.json"
+    return Progress(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else Progress()
 
 
 def _save_checkpoint(
