@@ -30,7 +30,11 @@ def label(rows: pa.Table, horizon_hours: int) -> pa.Table:
     """
     numbered = rows.append_column("row", pa.array(range(rows.num_rows)))
     labelled = _labelled(ibis.memtable(numbered), horizon_hours)
-    result = labelled.order_by("row").select("will_buy").to_pyarrow()
+    engine = ibis.duckdb.connect()  # Ibis' own would stay open, and at the end of a process complain of it at length
+    try:
+        result = engine.to_pyarrow(labelled.order_by("row").select("will_buy"))
+    finally:
+        engine.disconnect()
     matures = pc.add(rows["occurred_at"], pa.scalar(timedelta(hours=horizon_hours), pa.duration("us")))
     return rows.append_column("will_buy", result["will_buy"]).append_column("label_matures_at", matures)
 
