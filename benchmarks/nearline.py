@@ -32,7 +32,6 @@ import numpy as np
 import psycopg2
 import pyarrow as pa
 import sqlalchemy as sa
-from threadpoolctl import threadpool_limits
 
 from intent_platform import daily, db, keys, nearline, training
 from intent_platform.bench.result import write_result
@@ -347,7 +346,7 @@ def main() -> None:
         "--endure", type=int, metavar="EVENTS", help="only this: so many events while an old transaction is open"
     )
     given = parser.parse_args()
-    threadpool_limits(1)  # as `intent nearline` has it
+    nearline.take_one_thread()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)  # the embedded Postgres may run as another account

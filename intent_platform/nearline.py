@@ -210,7 +210,7 @@ class Scorer:
             return 1
         if look == EVERYTHING:
             self._swept_at = began
-            if report.claimed == self._most and report.newest_seq < self._claims[0][1]:  # and there may be more behind
+            if report.claimed == self._most and report.newest_seq < self._claims[-1][1]:  # and there may be more behind
                 self._claims = deque([(0.0, report.newest_seq)])
         self._most = min(2 * self._most, EVENTS_PER_BATCH)
         if report.claimed:
@@ -250,7 +250,7 @@ def run(settings: Settings, *, workers: int = 1, drain: bool = False, metrics_po
     if workers > 1:
         _run_children(settings, workers, drain=drain, metrics_port=metrics_port)
         return None
-    threadpool_limits(1)  # for small batches threads cost more than they give; more workers keep more cores busy
+    take_one_thread()
     scorer = Scorer(settings=replace(settings, threads=1))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scorer.stop.set())
@@ -259,8 +259,14 @@ def run(settings: Settings, *, workers: int = 1, drain: bool = False, metrics_po
     return scorer.run(drain=drain)
 
 
+def take_one_thread() -> None:
+    """For small batches threads cost more than they give; more workers keep more cores busy."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # of torch, FAISS and LightGBM, which are loaded later
+    threadpool_limits(1)  # of numpy's and SciPy's OpenBLAS, which are there already
+
+
 def _run_children(settings: Settings, workers: int, *, drain: bool, metrics_port: int) -> None:
-    environment = {**os.environ, **settings.as_environment()}
+    environment = {**os.environ, **settings.as_environment(), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "intent_platform.cli", "nearline", *(["--drain"] if drain else [])]
     ports = [metrics_port + number if metrics_port else 0 for number in range(workers)]
     children = [subprocess.Popen([*command, "--metrics-port", str(port)], env=environment) for port in ports]

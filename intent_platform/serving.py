@@ -108,8 +108,8 @@ class Follower:
         self.serving = _load(settings)
 
     def __enter__(self) -> Self:
+        seed_if_new(self._settings)  # may take long, and until then shoppers are better left to the others
         self._beat()
-        seed_if_new(self._settings)
         self._thread.start()
         return self
 
@@ -125,7 +125,7 @@ class Follower:
         beat_at = tidied_at = time.monotonic()
         while not self._stop.wait(LOOK_S):
             try:
-                self._look(is_tidying := time.monotonic() - tidied_at >= TIDY_S)
+                self._follow_once(is_tidying := time.monotonic() - tidied_at >= TIDY_S)
                 if is_tidying:
                     tidied_at = time.monotonic()
                 if time.monotonic() - beat_at >= BEAT_S:
@@ -133,8 +133,10 @@ class Follower:
                     self._beat()
             except IntentError as error:  # the scorer goes on with what it has
                 log.warning("cannot_follow", error=str(error).splitlines()[0])
+            except Exception:  # nor may a file that cannot be read end the heartbeat
+                log.exception("cannot_follow")
 
-    def _look(self, is_tidying: bool) -> None:
+    def _follow_once(self, is_tidying: bool) -> None:
         items = self._items
         if is_tidying:
             items = _items_of(self._settings)
@@ -161,10 +163,11 @@ class Follower:
             "events": self._tally.events,
             "rejected": self._tally.rejected,
         }
+        alive = {"alive_since": now - SILENT_AFTER, "alive_until": now + SILENT_AFTER}
         with db.connect(self._settings) as connection:
             db.query(connection, "limit_waits")
             db.query(connection, "put_worker", shop=self._settings.shop, **facts)
-            found = db.query(connection, "live_workers", shop=self._settings.shop, alive_since=now - SILENT_AFTER)
+            found = db.query(connection, "live_workers", shop=self._settings.shop, **alive)
         names = [each["worker"] for each in found]
         if self._worker in names:
             self.share = names.index(self._worker), len(names)
@@ -177,7 +180,7 @@ def _load(settings: Settings) -> Serving:
             f"No release serves shop {settings.shop!r} yet, so nothing can be scored: run `intent day` first."
         )
     release, promotion = found
-    release.model.text.encoder.encode([""])  # loads the network now, and not when a shopper searches
+    release.model.text.encoder.warm_up()
     return Serving(release=release, promotion=promotion)
 
 

@@ -83,7 +83,7 @@ class Settings:
     """Mature examples of each class (buys, does not) below which the bootstrap release serves."""
 
     max_epochs: int = 8
-    """Upper bound on passes over the training days; early stopping usually ends sooner."""
+    """Upper bound on passes over the training days; early stopping usually ends sooner. A refit takes as many again."""
 
     training_days: int = 60
     """How many of the newest days a training looks at, test days included."""

@@ -231,14 +231,14 @@ class Torture:
 
 
 def _write_down_pick_ups(path: Path) -> None:
-    look = serving.Follower._look
+    look = serving.Follower._follow_once
 
     def look_and_write(follower: serving.Follower, is_tidying: bool) -> None:
         look(follower, is_tidying)
         with path.open("a") as stream:
             stream.write(f"{follower.serving.promotion.promotion_number} {time.monotonic()}\n")
 
-    serving.Follower._look = look_and_write
+    serving.Follower._follow_once = look_and_write
 
 
 def torture(

@@ -3,7 +3,9 @@
 from datetime import date
 
 import numpy as np
+import pytest
 
+from intent_platform.model import blend, neighbours
 from intent_platform.model.blend import (
     FEATURES,
     Blend,
@@ -40,6 +42,13 @@ def found_for(*prefixes: list[int]) -> tuple[Candidates, dict[str, np.ndarray]]:
     return found, {name: found.features[..., place] for place, name in enumerate(FEATURES)}
 
 
+@pytest.fixture(params=[neighbours.DENSE_ENTRIES, 0], ids=["whole tables", "sorted entries"])
+def size(request, monkeypatch):
+    for module in (blend, neighbours):
+        monkeypatch.setattr(module, "DENSE_ENTRIES", request.param)
+
+
+@pytest.mark.usefixtures("size")
 def test_candidates_come_from_every_source_once():
     found, _ = found_for([5, 3], [6, 6], [])
     items = [row[row >= 0].tolist() for row in found.item]
@@ -47,6 +56,7 @@ def test_candidates_come_from_every_source_once():
     assert items == [[3, 4, 5, 7, 8], [6, 7], [7]]
 
 
+@pytest.mark.usefixtures("size")
 def test_features_say_where_a_candidate_comes_from():
     found, feature = found_for([5, 3], [3])
     place = {item: column for column, item in enumerate(found.item[0].tolist())}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from intent_platform.model import neighbours
 from intent_platform.model.neighbours import Decays, Runs, SessionNeighbours, sequential_rules
 
 SESSIONS = [[0, 1, 2], [1, 2, 1, 3], [4], [2, 3, 0, 4], [5, 1], [0, 1, 2, 3, 4]]
@@ -38,6 +39,12 @@ def by_loops(prefix: list[int], decays: Decays) -> np.ndarray:
     return scores
 
 
+@pytest.fixture(params=[neighbours.DENSE_ENTRIES, 0], ids=["whole tables", "sorted entries"])
+def size(request, monkeypatch):
+    monkeypatch.setattr(neighbours, "DENSE_ENTRIES", request.param)
+
+
+@pytest.mark.usefixtures("size")
 @pytest.mark.parametrize("decays", [Decays(), Decays(neighbours=2, session_age=3.0, prefix=0.7, idf=0.3)])
 def test_scores_are_those_of_the_formula(decays):
     prefixes = [[1], [0, 1], [3, 2, 3], [4, 0, 5], [2, 1, 2, 0]]
@@ -46,6 +53,7 @@ def test_scores_are_those_of_the_formula(decays):
         np.testing.assert_allclose(found[[number]].toarray()[0], by_loops(prefix, decays), rtol=1e-6)
 
 
+@pytest.mark.usefixtures("size")
 def test_a_prefix_that_nobody_shares_gets_no_items():
     (found,) = SessionNeighbours(sessions=Runs.of(SESSIONS), items=ITEMS).scores(Runs.of([[6], [6, 6]]))
     assert found.nnz == 0

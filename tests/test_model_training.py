@@ -1,6 +1,7 @@
 """Examples, windows, network, opponents, calibration, metrics and gate: what must hold before anything is promoted."""
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from model_shop import NOON, SEQUENCE, catalogue, history, many_histories
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from intent_platform.model import audit
+from intent_platform.model import audit, train
 from intent_platform.model.audit import find_leaks
 from intent_platform.model.behaviour import predict_trees
 from intent_platform.model.calibration import IDENTITY, Calibration, Scored, fit_calibration
@@ -155,8 +156,6 @@ def test_a_stopped_training_goes_on_and_ends_the_same(release, tmp_path):
     _, material, _ = prepared(many_histories(120), release.model.text)
     whole = train_network(material, tmp_path / "whole", settings)
     schedule = replace(settings, max_epochs=2)
-    import intent_platform.model.train as train
-
     stop = pytest.MonkeyPatch()
     with stop.context() as patch:
         calls = []
@@ -187,6 +186,28 @@ def test_a_refit_learns_next_items_from_the_validation_days_too_and_leaves_purch
     again = refit_next_items(material, network, tmp_path / "run", settings)  # goes on where it stands, at the end
     for one, two in zip(refitted.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(one, two)
+
+
+def test_a_refit_that_was_stopped_goes_on_and_ends_the_same(release, tmp_path, monkeypatch):
+    settings = replace(SETTINGS, home=tmp_path, threads=1, max_epochs=4)
+    _, material, _ = prepared(many_histories(120), release.model.text)
+    form = Form(width=16, dropout=0, temperature=16.0)
+    network = train_network(material, tmp_path / "run", settings, forms=(form,))
+    whole = refit_next_items(material, network, tmp_path / "run", settings)
+    shutil.rmtree(tmp_path / "run" / f"{form.name}-refit")
+    save = train._save_checkpoint
+
+    def save_and_stop(*given):
+        save(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_save_checkpoint", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        refit_next_items(material, network, tmp_path / "run", settings)
+    monkeypatch.undo()
+    resumed = refit_next_items(material, network, tmp_path / "run", settings)
+    for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
 
 
 def test_what_gained_at_no_epoch_is_not_refitted(release, tmp_path):

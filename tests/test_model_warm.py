@@ -1,5 +1,6 @@
 """A training that begins with the champion's weights: what is carried, and when it may be."""
 
+import copy
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +15,7 @@ from test_model_training import SPLIT
 import intent_platform.model.train as train
 from intent_platform import training
 from intent_platform.lake import Lake
-from intent_platform.model import parts
+from intent_platform.model import candidate, parts
 from intent_platform.model.behaviour import load_model, save_model
 from intent_platform.model.candidate import TrainingInput, fit, make_candidate
 from intent_platform.model.lexical import fit_lexical
@@ -171,6 +172,27 @@ def test_the_candidates_card_names_the_champion_that_its_network_began_as(champi
     make_candidate(wanted, settings.home / "candidate", settings)
     card = json.loads((settings.home / "candidate" / "model" / "model.json").read_text())
     assert card["started_from"] == model.digest
+
+
+def test_what_was_fitted_on_validation_days_was_fitted_before_the_refit_learned_them(champion, settings, monkeypatch):
+    monkeypatch.setattr(candidate, "FORMS", (FORM,))
+    model, root = champion
+    seen = {}
+
+    def fit_blend(network, *_):
+        seen["blend"] = network
+
+    def refit(_, network, *more):
+        seen["before"], seen["earlier"], seen["after"] = network, more[-1], copy.deepcopy(network)
+        return seen["after"]
+
+    monkeypatch.setattr(candidate, "_fit_blend", fit_blend)
+    monkeypatch.setattr(candidate, "refit_next_items", refit)
+    wanted = given(2, SPLIT, grown(), champion=model.digest, root=root)
+    contenders, _ = fit(wanted, settings.home / "refitted", settings)
+    assert seen["blend"] is seen["before"]
+    assert contenders.network is seen["after"]
+    assert seen["earlier"].digest == model.digest
 
 
 def test_a_champion_whose_form_is_tried_no_more_makes_room_for_those_that_are(champion, settings, caplog):

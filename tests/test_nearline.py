@@ -1,6 +1,9 @@
 """Events through the inbox: judged, counted once, told within the batch, and equal to what the batch says."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +26,7 @@ from intent_platform.inbox.merging import Device
 from intent_platform.keys import create_missing_keys
 from intent_platform.nearline import Scorer
 from intent_platform.parity import check_parity
+from intent_platform.paths import resource_folder
 from intent_platform.serving import Follower, Tally
 from intent_platform.settings import Settings
 
@@ -574,15 +578,85 @@ def test_a_bulk_that_became_visible_late_is_taken_in_one_go(shop, monkeypatch):
 
 
 def test_shoppers_are_divided_among_the_scorers_heard_of_lately(shop):
-    now = EVENING
-    followers = [Follower(shop, name, Tally(), lambda: now) for name in ("a", "b", "c")]
+    clock = [EVENING]
+    followers = [Follower(shop, name, Tally(), lambda: clock[0]) for name in ("a", "b", "c")]
     for each in (*followers, *followers):
         each._beat()
     assert [each.share for each in followers] == [(0, 3), (1, 3), (2, 3)]
     followers[0]._beat(is_last=True)
-    now += timedelta(seconds=10)
+    clock[0] += timedelta(seconds=10)
     followers[1]._beat()  # and c is silent
     assert followers[1].share == (0, 1)
     followers[2]._beat()
     followers[1]._beat()
     assert [each.share for each in followers[1:]] == [(0, 2), (1, 2)]
+    clock[0] += timedelta(hours=1)
+    followers[2]._beat()
+    clock[0] -= timedelta(hours=1)
+    followers[1]._beat()  # c was heard of in the future: its clock is wrong
+    assert followers[1].share == (0, 1)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_backlog_is_claimed_in_its_order_without_sorting_it(shop, parts):
+    put(shop, today_event(1))
+    statement = (resource_folder("sql") / "queries" / "claim_events.sql").read_text(encoding="utf-8")
+    with db.connect(shop) as connection:
+        connection.execute(
+            sa.text("""
+            INSERT INTO inbox.event (event_id, user_id) SELECT 'b' || n, 'u' || n FROM generate_series(1, 50000) AS n
+        """)
+        )
+    with db.connect(shop) as connection:
+        connection.execute(sa.text("ANALYZE inbox.event"))
+        look = {"shop": shop.shop, "after": 0, "part": 0, "parts": parts, "most": 1_000}
+        plan = "\n".join(connection.execute(sa.text(f"EXPLAIN {statement}"), look).scalars())
+    assert "->  Sort" not in plan
+    assert "Seq Scan" not in plan
+
+
+def test_after_a_failure_batches_shrink_by_tenths_and_grow_again(shop, monkeypatch):
+    put(shop, *(today_event(number) for number in range(1, 8)))
+    release, promotion = training.current_release(shop)
+    serving = nearline.Serving(release=release, promotion=promotion)
+    scorer, asked, claim = Scorer(settings=shop, clock=lambda: EVENING), [], queue.claim
+
+    def claim_and_note(*given, most):
+        asked.append(most)
+        return claim(*given, most=most)
+
+    def move_unless_poisoned(connection, release, fresh, *more):
+        assert "t3" not in fresh["event_id"].to_pylist(), "poison"
+        move(connection, release, fresh, *more)
+
+    move = nearline.move_profiles
+    monkeypatch.setattr(queue, "claim", claim_and_note)
+    monkeypatch.setattr(nearline, "move_profiles", move_unless_poisoned)
+    while scorer.take(serving):
+        pass
+    scorer.close()
+    assert asked == [1_000, 100, 10, 1, 2, 1, 2, 1, 2, 4, 8][: len(asked)]
+    assert rows_of(shop, "SELECT count(*) FROM inbox.accepted") == [(6,)]
+    assert rows_of(shop, "SELECT broken_rule FROM inbox.rejected") == [("not_scorable",)]
+
+
+def test_a_scorer_takes_one_thread_whatever_it_loads_later():
+    told = """
+from intent_platform import nearline
+nearline.take_one_thread()
+import faiss, torch
+from threadpoolctl import threadpool_info
+print(torch.get_num_threads(), faiss.omp_get_max_threads(), *{each["num_threads"] for each in threadpool_info()})
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    found = subprocess.run([sys.executable, "-c", told], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["1"] * 3
+
+
+def test_two_scorers_drain_side_by_side(shop):
+    now = str(datetime.now(UTC))
+    put(shop, *(today_event(number, user_id=f"u{number % 7}", occurred_at=now) for number in range(200)))
+    nearline.run(shop, workers=2, drain=True)
+    assert rows_of(shop, "SELECT count(*), count(DISTINCT event_id) FROM inbox.accepted") == [(200, 200)]
+    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(0,)]
+    assert rows_of(shop, "SELECT sum(events_1d) FROM profiles.user_profile WHERE source = 'nearline'") == [(200,)]

@@ -1,4 +1,4 @@
-"""A candidate: network and opponents fitted on the same examples, calibrated, judged on the test days.
+"""A candidate: network and opponents fitted on the same days, calibrated, judged on the test days.
 
 folder/model/            the files of model/<digest>
 folder/outcome.json      verdict, figures, sizes

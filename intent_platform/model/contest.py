@@ -34,13 +34,16 @@ from intent_platform.settings import Settings
 MAX_RANKED = 20_000  # test examples whose next item is ranked against the whole catalogue
 TIMED_SHOPPERS = 20
 EXAMPLES_PER_CHUNK = 100_000
-UNSEEN_ITEMS = "unseen_items"  # the slice of next items that had no event in training
+UNSEEN_ITEMS = "unseen_items"  # the slice of next items that had no event on the training and validation days
 SLICE_METRICS = ("roc_auc", "pr_auc", "log_loss")  # all four only where everyone is judged
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Contenders:
-    """What a training leaves: fitted on the training days, calibrated and weighted on the validation days."""
+    """What a training leaves: fitted on the training days, calibrated and weighted on the validation days.
+
+    The network's next-item half has learned both.
+    """
 
     material: Material
     items: pa.Table  # in the order of the catalogue

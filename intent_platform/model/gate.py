@@ -39,7 +39,7 @@ class Contest:
     purchase: Field
     items: Field
     slices: dict[str, Field]  # purchase, on some of the examples
-    unseen_items: Field | None = None  # next items that had no event in training; shown, not judged
+    unseen_items: Field | None = None  # next items without an event before the test; shown, not judged
     champion_note: str | None = None  # why no champion is among the contenders
     leaks: tuple[str, ...] = ()  # sentences of the leak audit
     ms: float | None = None  # from one shopper's events to intent and next items

@@ -24,7 +24,7 @@ METRICS = {
 SLICES = {
     "all": "right after each event",
     "day_end": "at midnight, as the daily refresh asks",
-    UNSEEN_ITEMS: "next items that had no event in training",
+    UNSEEN_ITEMS: "next items that had no event on the training and validation days",
 }
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}

@@ -37,7 +37,8 @@ REMEMBERED_TEXTS = 20_000
 """Texts whose vectors a tower keeps in memory, some 2 kB each; a larger catalogue at once passes by."""
 
 WORTH_A_FILE = 100
-"""New texts from which they are kept: a scorer meets a few queries at a time, all day, and would fill the disk."""
+"""New texts at once from which they are kept, on disk and in memory: a scorer meets a few queries at a time, all day,
+and would fill both. Whoever meets few at a time encodes them again, at some milliseconds a batch."""
 
 LEAST_COSINE = 0.99
 """A shorter format is used only if every probe keeps this cosine to its float32 vector; MiniLM in bf16 keeps 0.9999."""
@@ -58,7 +59,7 @@ class Encoder:
     name: str
     folder: Path | None  # None: no encoder, vectors have no dimensions
     digest: str  # SHA-256 of the weights
-    cache: Path | None = None  # folder for <digest>.<precision>.*.parquet and <digest>.parity.json; None: memory only
+    cache: Path | None = None  # folder for <digest>.<precision>.*.parquet and <digest>.parity.json; None: no files
     device: str = "cpu"  # as INTENT_DEVICE
     threads: int | None = None  # that torch may take; None: leave its setting
     known: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
@@ -118,6 +119,11 @@ class Encoder:
     def transformer(self) -> "Transformer":
         """The network that encodes, loaded when the first text needs it."""
         return self.load().at(self.precision)
+
+    def warm_up(self) -> None:
+        """Load the network now, and not when the first text needs it."""
+        if self.folder is not None:
+            assert self.transformer
 
     def load(self) -> "Transformer":
         """The folder's network at float32, a new one at each call: the caller may change it."""

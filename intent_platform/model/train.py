@@ -156,7 +156,8 @@ def refit_next_items(
     epochs = _read_progress(folder / form.name).best_epoch["next_item"]
     if not epochs:
         return network
-    together = replace(material, train=joined(material.train, material.validation))  # features are of the other half
+    no_features = material.train_features[:0]  # they are for the other half
+    together = replace(material, train=joined(material.train, material.validation), train_features=no_features)
     new, optimizer, progress = _begin(together, folder / f"{form.name}-refit", settings, None, form, earlier)
     windows = _windows(together.rows, together.train, settings)
     while progress.epoch < epochs:
