@@ -50,9 +50,11 @@ def refresh_profiles():
     @task(outlets=[USER_PROFILES])
     def refresh(day: str, *, outlet_events) -> None:
         from intent_platform import daily  # torch and faiss stay out of DAG parsing
+        from intent_platform.priority import give_way
         from intent_platform.settings import Settings
 
         settings = Settings.from_env()
+        give_way(settings.niceness)
         daily.build_sequences(date.fromisoformat(day), settings)
         daily.refresh_profiles(date.fromisoformat(day), settings)
         outlet_events[USER_PROFILES].add_partitions(day)

@@ -23,6 +23,7 @@ from intent_platform import db
 from intent_platform.errors import IntentError, SettingInvalid
 from intent_platform.keys import create_missing_keys
 from intent_platform.paths import resource_folder
+from intent_platform.priority import give_way
 from intent_platform.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -72,6 +73,7 @@ def day(
     from intent_platform import daily
 
     with _served() as settings:
+        give_way(settings.niceness)
         received, refreshed = daily.run_day(
             _day(day), settings, source=source, path=path, max_rejected_ratio=max_rejected_ratio
         )
@@ -151,6 +153,7 @@ def refresh(day: Day) -> None:
     from intent_platform import daily
 
     with _served() as settings:
+        give_way(settings.niceness)
         daily.build_sequences(_day(day), settings)
         report = daily.refresh_profiles(_day(day), settings)
     print(f"{report.users:,} profiles scored by {report.release_id}, {report.rows_changed:,} rows changed.")

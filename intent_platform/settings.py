@@ -103,6 +103,9 @@ class Settings:
     nearline_max_lag_s: int = 60
     """How long an event may wait in the inbox before watch_nearline raises the alarm."""
 
+    niceness: int = 10
+    """By how much a training or refresh yields the processor to scorers on its machine, as nice(1) has it; 0: not."""
+
     recommendations: int = 10
     """Items recommended per shopper."""
 

@@ -38,6 +38,7 @@ from intent_platform.log import get_logger
 from intent_platform.model import parts
 from intent_platform.model.behaviour import Model, load_model
 from intent_platform.model.examples import find_days
+from intent_platform.priority import give_way
 from intent_platform.settings import Settings
 
 __all__ = [
@@ -306,6 +307,7 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = Settings.from_env()
+    give_way(settings.niceness)
     pa.set_cpu_count(settings.threads)
     lake = Lake(settings.lake_root, settings.shop)
     snapshot = lake.snapshot()

@@ -26,6 +26,7 @@ AIRFLOW = {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
 }
+os.environ["INTENT_NICENESS"] = "0"  # commands run within pytest's own process
 os.environ.update(AIRFLOW)  # here, because Airflow reads its configuration when a test first imports it
 
 FAST_SERVER = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off")
