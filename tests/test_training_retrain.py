@@ -81,7 +81,7 @@ def test_a_shop_is_learned_judged_and_promoted_within_floor_and_ceiling(shop):
     # floor here is guessing, which finds 20 of 600 items.
     assert metric(settings, "network", "recall_at_20") > 2 * 20 / 600
     assert metric(settings, "network", "recall_at_20", "unseen_items") > 2 * 20 / 600
-    assert "next items that had no event in training" in page.read_text(encoding="utf-8")
+    assert "next items that had no event on the training and validation days" in page.read_text(encoding="utf-8")
     release, promotion = training.current_release(settings)
     assert promotion.release_id == report.release_id
     rows = sequences.read_history(Lake(settings.lake_root, settings.shop).snapshot(), LAST, settings)
