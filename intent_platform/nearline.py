@@ -205,8 +205,8 @@ class Scorer:
         except Exception:  # something in one of the events that no rule foresaw
             if self._most == 1:
                 raise
-            log.exception("batch_failed", next_takes=(fewer := max(self._most // 10, 1)))
-            self._most = fewer
+            self._most = max(self._most // 10, 1)
+            log.exception("batch_failed", next_takes=self._most)
             return 1
         if look == EVERYTHING:
             self._swept_at = began

@@ -635,7 +635,7 @@ def test_after_a_failure_batches_shrink_by_tenths_and_grow_again(shop, monkeypat
     while scorer.take(serving):
         pass
     scorer.close()
-    assert asked == [1_000, 100, 10, 1, 2, 1, 2, 1, 2, 4, 8][: len(asked)]
+    assert asked == [1_000, 100, 10, 1, 2, 1, 2, 1, 2, 4, 8]
     assert rows_of(shop, "SELECT count(*) FROM inbox.accepted") == [(6,)]
     assert rows_of(shop, "SELECT broken_rule FROM inbox.rejected") == [("not_scorable",)]
 
