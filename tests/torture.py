@@ -45,8 +45,7 @@ SHOPPERS = 40
 KINDS = ("view", "view", "add_to_cart", "purchase")
 POINTS = (
     (queue, "claim"), (queue, "keep_first_arrivals"), (nearline, "lock_devices"), (nearline, "lock_states"),
-    (nearline, "rescore"), (queue, "keep_accepted"), (queue, "keep_rejected"), (queue, "acknowledge"),
-    (queue, "rotate"),
+    (nearline, "rescore"), (queue, "keep_accepted"), (queue, "keep_rejected"), (queue, "rotate"),
 )  # fmt: skip
 """Steps of a batch, and of what goes on beside it; after each of them a worker can be made to die or to stop."""
 
@@ -379,9 +378,9 @@ def _shorten() -> None:
         f"set_config('lock_timeout', '{LONGEST_LOCK_WAIT_S}s', TRUE)"
     )
 
-    def query_with_short_limits(connection: sa.Connection, name: str, **parameters: object):
-        rows = query(connection, name, **parameters)
-        if name == "limit_waits":
+    def query_with_short_limits(connection: sa.Connection, *names: str, **parameters: object):
+        rows = query(connection, *names, **parameters)
+        if "limit_waits" in names:
             connection.execute(limits)
         return rows
 

@@ -63,9 +63,12 @@ def is_lost(connection: sa.Connection) -> bool:
     return driver is None or bool(driver.closed)
 
 
-def query(connection: sa.Connection, name: str, **parameters: object) -> Sequence[sa.RowMapping]:
-    """Run sql/queries/<name>.sql with its :named parameters; return its rows, or none for a statement without."""
-    result = connection.execute(_statement(name), parameters)
+def query(connection: sa.Connection, *names: str, **parameters: object) -> Sequence[sa.RowMapping]:
+    """Run sql/queries/<name>.sql, one after another in one trip to the server, with their :named parameters.
+
+    Returns the last one's rows, or none for a statement without.
+    """
+    result = connection.execute(_statement(*names), parameters)
     return result.mappings().all() if result.returns_rows else ()
 
 
@@ -135,8 +138,9 @@ def _engine(url: str) -> sa.Engine:
 
 
 @lru_cache(maxsize=256)
-def _statement(name: str) -> sa.TextClause:
-    return sa.text((resource_folder("sql") / "queries" / f"{name}.sql").read_text(encoding="utf-8"))
+def _statement(*names: str) -> sa.TextClause:
+    files = (resource_folder("sql") / "queries" / f"{name}.sql" for name in names)
+    return sa.text("".join(each.read_text(encoding="utf-8") for each in files))
 
 
 def _without_password(url: str) -> str:

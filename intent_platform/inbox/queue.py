@@ -1,4 +1,4 @@
-"""inbox.event as a queue: claim, acknowledge, set aside, rotate, wait. The caller owns the transaction."""
+"""inbox.event as a queue: claim, set aside, rotate, wait. The caller owns the transaction."""
 
 import select
 import time
@@ -32,17 +32,13 @@ EVERYTHING = Look()
 
 
 def claim(connection: sa.Connection, shop: str, look: Look, *, most: int) -> Sequence[sa.RowMapping]:
-    """Lock up to `most` waiting events, in order of seq, that no other scorer has.
+    """Take up to `most` waiting events, in order of seq, that no other scorer has. They are gone once the transaction
+    commits, and wait again if it does not.
 
     `look.after` spares a walk over rows that are deleted but still kept for somebody's old transaction. An event may
     become visible after a later one, and another part's scorer may be gone, so look for EVERYTHING now and then.
     """
-    return db.query(connection, "claim_events", shop=shop, most=most, **asdict(look))
-
-
-def acknowledge(connection: sa.Connection, shop: str, claimed: Sequence[sa.RowMapping]) -> None:
-    """Remove claimed events; they are gone once the transaction commits, and wait again if it does not."""
-    db.query(connection, "acknowledge_events", shop=shop, seqs=[row["seq"] for row in claimed])
+    return db.query(connection, "limit_waits", "claim_events", shop=shop, most=most, **asdict(look))
 
 
 def keep_first_arrivals(connection: sa.Connection, shop: str, accepted: pa.Table) -> pa.Table:

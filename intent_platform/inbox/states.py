@@ -45,8 +45,7 @@ class States:
 def lock_states(connection: sa.Connection, shop: str, user_ids: Iterable[str]) -> States:
     """Lock and read the states of these shoppers, in key order; one without a state gets an empty row to lock."""
     wanted = sorted(set(user_ids))
-    db.query(connection, "add_missing_states", shop=shop, user_ids=wanted)
-    rows = db.query(connection, "lock_states", shop=shop, user_ids=wanted)
+    rows = db.query(connection, "add_missing_states", "lock_states", shop=shop, user_ids=wanted)
     found = [row for row in rows if row["events"] is not None]
     return States(
         events=_decoded((row["user_id"], bytes(row["events"])) for row in found),
