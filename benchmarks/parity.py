@@ -283,6 +283,7 @@ def compared(settings: Settings, expected: Expected, put: int) -> dict[str, floa
         "users_told_later": told_later,
         "events_missing": abs(expected.accepted - accepted) + abs(put - accepted - rejected - duplicate) + waiting,
         "users_differing": row["users_differing"],
+        "users_reordered": row["users_reordered"],  # told apart by no more than which of equal scores comes first
         "counts_differing": counts_differing,
         "largest_difference": row["largest_difference"],
     }

@@ -28,7 +28,11 @@ from intent_platform.serving import Serving
 from intent_platform.settings import Settings
 
 TOLERANCE = 1e-5
-"""Largest difference of a probability, an amount or a price; counts, times, words and lists must be equal."""
+"""Largest difference of a probability, an amount or a price; counts, times and words must be equal, and lists but for
+the order of items that score the same."""
+
+REORDERED_RATIO = 1e-3
+"""Share of shoppers, beyond a single one, with such items in another order, above which it is no matter of chance."""
 
 LARGEST_BATCH = 200
 REPEATED_RATIO = 0.05
@@ -43,6 +47,7 @@ class ParityReport:
     users: int
     events: int
     users_differing: int
+    users_reordered: int  # not among them: only items that score the same changed places
     largest_difference: float
 
 
@@ -69,11 +74,12 @@ def check_parity(day: date, settings: Settings, *, most_users: int = 5_000) -> P
         scratch.rollback()
         report = ParityReport(day=day, users=users, events=events.num_rows, **row)
         db.query(connection, "put_parity", shop=settings.shop, tolerance=TOLERANCE, **asdict(report))
-    if report.users_differing:
+    if report.users_differing or report.users_reordered > 1 + REORDERED_RATIO * users:
         raise ParityBroken(
             f"{day}: {report.users_differing:,} of {report.users:,} shoppers have another profile nearline than by "
-            f"batch; numbers differ by up to {report.largest_difference:.3g}, allowed {TOLERANCE:g}. The figures are "
-            "in quality.parity; what serves until the next refresh may be off for them."
+            f"batch, {report.users_reordered:,} more have items of equal score in another order; numbers differ by up "
+            f"to {report.largest_difference:.3g}, allowed {TOLERANCE:g}. The figures are in quality.parity; what "
+            "serves until the next refresh may be off for them."
         )
     return report
 

@@ -25,8 +25,9 @@ from intent_platform.inbox import queue
 from intent_platform.inbox.merging import Device
 from intent_platform.keys import create_missing_keys
 from intent_platform.nearline import Scorer
-from intent_platform.parity import check_parity
+from intent_platform.parity import TOLERANCE, check_parity
 from intent_platform.paths import resource_folder
+from intent_platform.scoring import recommend
 from intent_platform.serving import Follower, Tally
 from intent_platform.settings import Settings
 
@@ -315,6 +316,57 @@ def test_a_difference_between_nearline_and_batch_is_found(shop, monkeypatch):
 
 def rows_without_first(rows):
     return type(rows).of(rows.table.slice(1)) if len(rows) > 1 else rows
+
+
+@pytest.mark.parametrize(
+    ("by_batch", "differing", "reordered"),
+    [
+        ("a 0.5, b 0.3, c 0.300001, d 0.1", 0, 0),
+        ("a 0.5, c 0.3, b 0.3, d 0.1", 0, 1),
+        ("b 0.5, a 0.3, c 0.3, d 0.1", 1, 0),
+        ("a 0.5, b 0.3, c 0.3, e 0.1", 0, 1),
+        ("a 0.5, b 0.3, c 0.3, e 0.2", 1, 0),
+        ("a 0.5, b 0.3, e 0.3, d 0.1", 1, 0),
+        ("a 0.5, b 0.3, c 0.3", 1, 0),
+        ("", 1, 0),
+    ],
+)
+def test_of_items_that_score_the_same_either_may_come_first(shop, by_batch, differing, reordered):
+    put(shop, today_event(1))
+    drain(shop)
+    told = {"parity.nearline": "a 0.5, b 0.3, c 0.3, d 0.1", "parity.batch": by_batch}
+    with db.connect(shop) as connection:
+        for name, listed in told.items():
+            items = [dict(zip(("item_id", "score"), each.split(), strict=True)) for each in listed.split(", ") if each]
+            items = [each | {"score": float(each["score"])} for each in items]
+            connection.execute(
+                sa.text(
+                    "INSERT INTO profiles.user_profile SELECT (jsonb_populate_record(known, cast(:new AS jsonb))).* "
+                    "FROM profiles.user_profile AS known WHERE known.shop = 'main'"
+                ),
+                {"new": json.dumps({"shop": name, "recommended_items": items})},
+            )
+        named = {"nearline": "parity.nearline", "batch": "parity.batch"}
+        (row,) = db.query(connection, "parity_of_shops", **named, tolerance=TOLERANCE)
+    assert (row["users_differing"], row["users_reordered"]) == (differing, reordered)
+
+
+def test_many_shoppers_with_items_in_another_order_are_no_chance(shop, monkeypatch):
+    put(shop, *(today_event(number, user_id=f"user-{number}") for number in range(4)))
+    drain(shop)
+    daily.run_day(TODAY, shop)
+    best = "intent_platform.scoring.recommend._best"
+    original = recommend._best
+
+    def swapped(item, rank_key, *more):  # first and second item of each shopper, in batches of one shopper only
+        user, place, column = original(item, rank_key, *more)
+        return (user, place, column) if len(item) > 1 else (user, place, column[[1, 0, *range(2, len(column))]])
+
+    monkeypatch.setattr(best, swapped)
+    monkeypatch.setattr("intent_platform.parity.LARGEST_BATCH", 1)
+    monkeypatch.setattr("intent_platform.parity.TOLERANCE", 1.0)  # so that all scores are the same
+    with pytest.raises(ParityBroken, match=r"0 of 4 shoppers .* 4 more"):
+        check_parity(TODAY, shop)
 
 
 def test_a_heartbeat_says_who_scores_with_what(shop):

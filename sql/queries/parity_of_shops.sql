@@ -1,5 +1,7 @@
 -- How many shoppers have another profile in one shop than in the other, and by how much their numbers differ at most.
 -- Reads: profiles of both, within the caller's transaction.
+-- Sums of many products end in other last digits in a batch of another size, so of two items that score the same either
+-- may come first: such shoppers are counted as reordered, not as differing.
 WITH nearline AS (
     SELECT * FROM profiles.user_profile WHERE shop = :nearline
 ),
@@ -10,6 +12,8 @@ batch AS (
 
 compared AS (
     SELECT
+        nearline.recommended_items AS nearline_items,
+        batch.recommended_items AS batch_items,
         greatest(
             abs(nearline.purchase_intent - batch.purchase_intent), abs(nearline.spent_30d - batch.spent_30d),
             abs(nearline.price_low - batch.price_low), abs(nearline.price_high - batch.price_high)
@@ -20,20 +24,50 @@ compared AS (
             nearline.events_30d, nearline.views_7d, nearline.searches_7d, nearline.add_to_carts_7d,
             nearline.purchases_30d, nearline.spent_currency, nearline.intent_missing_reason, nearline.price_currency,
             nearline.valid_at, jsonb_path_query_array(nearline.top_categories, '$[*].category'),
-            jsonb_path_query_array(nearline.recommended_items, '$[*].item_id'), nearline.purchase_intent IS NULL
+            jsonb_array_length(nearline.recommended_items), nearline.purchase_intent IS NULL
             INTERSECT
             SELECT
             batch.last_event_at, batch.last_event_type, batch.events_1d, batch.events_7d,
             batch.events_30d, batch.views_7d, batch.searches_7d, batch.add_to_carts_7d,
             batch.purchases_30d, batch.spent_currency, batch.intent_missing_reason, batch.price_currency,
             batch.valid_at, jsonb_path_query_array(batch.top_categories, '$[*].category'),
-            jsonb_path_query_array(batch.recommended_items, '$[*].item_id'), batch.purchase_intent IS NULL
-        ) AS is_other
+            jsonb_array_length(batch.recommended_items), batch.purchase_intent IS NULL
+        ) AS is_other,
+        (
+            jsonb_path_query_array(nearline.recommended_items, '$[*].item_id')
+            IS DISTINCT FROM jsonb_path_query_array(batch.recommended_items, '$[*].item_id')
+        ) AS is_reordered
     FROM nearline
     FULL JOIN batch ON nearline.user_id = batch.user_id
+),
+
+judged AS (
+    SELECT
+        compared.difference,
+        compared.is_reordered,
+        compared.is_other OR compared.difference > :tolerance OR compared.is_reordered AND NOT (
+            -- Each place must score the same in both, and each item; one that fell off the end, as the other's last.
+            (
+                SELECT bool_and(abs((own.item ->> 'score')::float8 - (other.item ->> 'score')::float8) <= :tolerance)
+                FROM jsonb_array_elements(compared.nearline_items) WITH ORDINALITY AS own (item, place)
+                INNER JOIN jsonb_array_elements(compared.batch_items) WITH ORDINALITY AS other (item, place)
+                    ON own.place = other.place
+            ) AND (
+                SELECT
+                    bool_and(abs(
+                        (coalesce(own.item, compared.nearline_items -> -1) ->> 'score')::float8
+                        - (coalesce(other.item, compared.batch_items -> -1) ->> 'score')::float8
+                    ) <= :tolerance)
+                FROM jsonb_array_elements(compared.nearline_items) AS own (item)
+                FULL JOIN jsonb_array_elements(compared.batch_items) AS other (item)
+                    ON own.item ->> 'item_id' = other.item ->> 'item_id'
+            )
+        ) AS is_differing
+    FROM compared
 )
 
 SELECT
-    count(*) FILTER (WHERE is_other OR difference > :tolerance) AS users_differing,
+    count(*) FILTER (WHERE is_differing) AS users_differing,
+    count(*) FILTER (WHERE is_reordered AND NOT is_differing) AS users_reordered,
     coalesce(max(difference), 0) AS largest_difference
-FROM compared;
+FROM judged;
