@@ -64,7 +64,7 @@ class Door:
 
     @cached_property
     def judging_sql(self) -> str:
-        """The mapping and all rules as one statement over `received_rows`."""
+        """The mapping and all rules as one statement over `received_rows`, whose `line` is a row's place there."""
         names = {"line": "int64", "unreadable": "string", **dict.fromkeys(self.mapping.fields, "string")}
         rows = mapped_rows(ibis.table(names, name="received_rows"), self.mapping, self.midnights)
         judged = rows.mutate(broken_rule=first_broken_rule(rows, self.window))
@@ -131,18 +131,10 @@ def judge(rows: RawRows, file_name: str, door: Door, engine: Backend) -> tuple[p
 
     Its ids are pseudonyms already.
     """
-    engine.con.register("received_rows", to_judge(rows))
-    return sort_out(engine.con.sql(door.judging_sql).to_arrow_table(), rows, file_name, door)
-
-
-def to_judge(rows: RawRows) -> pa.Table:
-    """What `Door.judging_sql` reads as received_rows; `line` is the row's place in the batch."""
     places = pa.array(np.arange(len(rows.lines)))
-    return rows.fields.append_column("line", places).append_column("unreadable", rows.unreadable)
-
-
-def sort_out(judged: pa.Table, rows: RawRows, file_name: str, door: Door) -> tuple[pa.Table, list[Rejected]]:
-    """Accepted rows, and rejected ones by line, from what `Door.judging_sql` gave for the batch."""
+    given = rows.fields.append_column("line", places).append_column("unreadable", rows.unreadable)
+    engine.con.register("received_rows", given)
+    judged = engine.con.sql(door.judging_sql).to_arrow_table()
     is_fine = pc.is_null(judged["broken_rule"])
     broken = judged.select(["line", "broken_rule"]).filter(pc.invert(is_fine)).to_pydict()
     rejected = [

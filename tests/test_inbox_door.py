@@ -1,0 +1,75 @@
+"""What waits in the inbox is judged as the rows of a file are."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from received import COLUMNS, DAY, an_event, door_of
+
+from intent_platform.events import intake
+from intent_platform.events.engine import open_engine
+from intent_platform.events.readers import RawRows
+from intent_platform.inbox.door import NAME, InboxDoor
+from intent_platform.keys import create_missing_keys
+from intent_platform.settings import Settings
+
+ODD_TEXTS = (
+    *("it's", 'a "b"', "a\\b", "\\u0000", "🛒🏳️‍🌈", "e\u0301", "\ufeff", " tab\t\r\n", "null", "$1"),
+    *(
+        "x" * 257,
+        "é" * 256,
+        "1",
+        "0",
+        "-1",
+        "4.5",
+        "1e400",
+        "nan",
+        "-inf",
+        "0.1234567891",
+        "3.4e39",
+        "2147483648",
+        "١",
+        "0x1F",
+    ),
+    *("infinity", "-infinity", "epoch", "294247-01-10T04:00:54Z", "44-03-15 (BC)", f"{DAY}T25:00:00Z"),
+    *(f"{DAY}T23:59:59.9999999Z", f"{DAY} 10:00 +05:30", f"{DAY}", "search", "rating", "hover", "", "EURO", "USD"),
+)
+
+
+@pytest.fixture
+def offline(tmp_path):
+    settings = Settings(home=tmp_path / "home", threads=1)
+    create_missing_keys(settings)
+    return settings
+
+
+def test_the_inbox_judges_rows_as_a_file_in_the_contracts_words_would(offline):
+    changes = [{name: text} for name in COLUMNS if name != "event_id" for text in ODD_TEXTS]
+    events = [dict.fromkeys(COLUMNS) | an_event(each, **change) for each, change in enumerate(changes, start=1)]
+    inbox = InboxDoor(DAY, offline)
+    judged = inbox.judge([{"seq": 3 * place, **event} for place, event in enumerate(events)])
+    inbox.close()
+
+    door = door_of(offline)
+    fields = pa.table({name: pa.array([each[name] for each in events], pa.string()) for name in COLUMNS})
+    rows = RawRows(
+        lines=3 * np.arange(len(events)),
+        unreadable=pa.nulls(len(events), pa.string()),
+        fields=door.pseudonymiser.replace_ids(fields),
+        raw=lambda _: b"",
+    )
+    with open_engine(offline, door.lake) as engine:
+        accepted, rejected = intake.judge(rows, NAME, door, engine)
+    assert judged.accepted.equals(accepted.sort_by("line"))
+    assert [(each.place, each.broken_rule) for each in judged.rejected] == [
+        (each.place, each.broken_rule) for each in rejected
+    ]
+    assert judged.accepted.num_rows > 100 < len(judged.rejected)
+
+
+def test_each_batch_is_judged_by_itself(offline):
+    inbox = InboxDoor(DAY, offline)
+    for count in (3, 1, 5):
+        events = [dict.fromkeys(COLUMNS) | an_event(number) for number in range(count)]
+        accepted = inbox.judge([{"seq": 7, **each} for each in events]).accepted
+        assert accepted["event_id"].to_pylist() == [each["event_id"] for each in events]
+    inbox.close()
