@@ -29,7 +29,7 @@ from intent_platform.inbox import queue
 from intent_platform.inbox.door import NOT_SCORABLE, NOTHING, InboxDoor, Judged
 from intent_platform.inbox.merging import Devices, lock_devices, merge, owners_of
 from intent_platform.inbox.queue import EVERYTHING, Look
-from intent_platform.inbox.states import OWNED_SCHEMA, lock_states
+from intent_platform.inbox.states import OWNED_SCHEMA, STATE_SCHEMA, lock_states
 from intent_platform.index.registry import utc_now
 from intent_platform.index.release import Release
 from intent_platform.log import get_logger
@@ -123,11 +123,9 @@ def move_profiles(
 
 def _owned(fresh: pa.Table, devices: Devices) -> pa.Table:
     """Accepted events under their owners, as states keep them."""
-    owner = owners_of(fresh["user_id"], fresh["anonymous_id"], fresh["occurred_at"], devices)
-    given = {"user_id": owner, "own_user_id": fresh["user_id"]}
-    return pa.table(
-        {name: given[name] if name in given else fresh[name] for name in OWNED_SCHEMA.names}, schema=OWNED_SCHEMA
-    )
+    own = fresh.select(["user_id" if name == "own_user_id" else name for name in STATE_SCHEMA.names])
+    owners = pa.array(owners_of(fresh, devices), pa.string())
+    return own.rename_columns(STATE_SCHEMA.names).add_column(0, OWNED_SCHEMA.field("user_id"), owners)
 
 
 def _report(claimed: Sequence[sa.RowMapping], judged: Judged, fresh: pa.Table) -> BatchReport:

@@ -45,7 +45,7 @@ def rescore(
         forget_states(connection, stamp.shop, gone)
     if not rows.users:
         return 0
-    scores = score_users(release, Rows.of(as_sequences(rows, settings)), valid_at, settings)
+    scores = score_users(release, as_sequences(rows, settings), valid_at, settings)
     moved = upsert(connection, ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp))
     if moved < rows.users:
         _check_newest(connection, rows, stamp)

@@ -7,8 +7,8 @@ anew for the devices of a batch.
 
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 
 import numpy as np
@@ -60,10 +60,8 @@ class Devices:
     newly_linked: Collection[str]
     settings: Settings
 
-    def owner(self, user_id: str | None, anonymous_id: str | None, moment: datetime) -> str:
-        if user_id is not None:
-            return user_id
-        assert anonymous_id is not None
+    def owner(self, anonymous_id: str, moment: datetime) -> str:
+        """Whose an event is that names no user."""
         device = self.known.get(anonymous_id)
         return (device.user_at(moment, self.settings) if device else None) or anonymous_id
 
@@ -89,12 +87,13 @@ def lock_devices(connection: sa.Connection, shop: str, events: pa.Table, setting
     return Devices(known=known, newly_linked=newly_linked, settings=settings)
 
 
-def owners_of(
-    own_user_id: pa.ChunkedArray, anonymous_id: pa.ChunkedArray, at: pa.ChunkedArray, devices: Devices
-) -> pa.Array:
-    """The owner of each event, from three columns of one length."""
-    columns = (each.to_pylist() for each in (own_user_id, anonymous_id, at))
-    return pa.array([devices.owner(*each) for each in zip(*columns, strict=True)], pa.string())
+def owners_of(events: pa.Table, devices: Devices) -> list[str]:
+    """The owner of each event; reads user_id (or NULL), anonymous_id and occurred_at."""
+    owners = events["user_id"].to_pylist()
+    if None in owners:
+        names, moments = events["anonymous_id"].to_pylist(), events["occurred_at"].to_pylist()
+        owners = [own or devices.owner(*each) for own, *each in zip(owners, names, moments, strict=True)]
+    return owners
 
 
 def merge(remembered: pa.Table, new: pa.Table, devices: Devices) -> pa.Table:
@@ -102,29 +101,28 @@ def merge(remembered: pa.Table, new: pa.Table, devices: Devices) -> pa.Table:
     if devices.newly_linked:
         remembered = _moved(remembered, devices)
     together = pa.concat_tables([remembered, new]).combine_chunks()
-    arrival = pa.array(np.arange(together.num_rows))
-    order = [(name, "ascending") for name in (*sequences.IN_ORDER, "arrival")]
-    in_order = together.append_column("arrival", arrival).sort_by(order).drop_columns(["arrival"]).combine_chunks()
-    return in_order.filter(pa.array(~_is_repeat(in_order)))
+    order = pc.sort_indices(together, [(name, "ascending") for name in sequences.IN_ORDER]).to_numpy()  # stable
+    return together.take(pa.array(_without_repeats(together, order)))
 
 
 def _moved(remembered: pa.Table, devices: Devices) -> pa.Table:
     """Events that named only a newly linked device lie with whom it is linked to by now."""
     names = pa.array(sorted(devices.newly_linked))
     may_move = pc.and_(remembered["own_user_id"].is_null(), pc.is_in(remembered["anonymous_id"], value_set=names))
-    own, device, at = (remembered[name] for name in ("own_user_id", "anonymous_id", "occurred_at"))
-    return remembered.set_column(
-        0, "user_id", pc.if_else(may_move, owners_of(own, device, at, devices), remembered["user_id"])
-    )
+    moving = remembered.filter(may_move).select(["anonymous_id", "occurred_at"]).to_pylist()
+    owners = [devices.owner(each["anonymous_id"], each["occurred_at"]) for each in moving]
+    moved = pc.replace_with_mask(remembered["user_id"], may_move.combine_chunks(), pa.array(owners, pa.string()))
+    return remembered.set_column(0, "user_id", moved)
 
 
-def _is_repeat(events: pa.Table) -> np.ndarray:
-    """bool: an event_id that its owner has already; the copy may carry another moment."""
-    keys = [events[name].combine_chunks().dictionary_encode().indices.to_numpy() for name in ("user_id", "event_id")]
-    pair = keys[0].astype(np.int64) * (int(keys[1].max(initial=0)) + 1) + keys[1]
-    is_repeat = np.ones(len(pair), bool)
-    is_repeat[np.unique(pair, return_index=True)[1]] = False
-    return is_repeat
+def _without_repeats(events: pa.Table, order: np.ndarray) -> np.ndarray:
+    """The places in that order, less where an owner has the event_id already; the copy may carry another moment."""
+    event = events["event_id"].combine_chunks().dictionary_encode()
+    if len(event.dictionary) == len(event):
+        return order
+    owner = events["user_id"].combine_chunks().dictionary_encode()
+    pair = owner.indices.to_numpy().astype(np.int64) * len(event.dictionary) + event.indices.to_numpy()
+    return order[np.sort(np.unique(pair[order], return_index=True)[1])]
 
 
 def recent(rows: Rows, valid_at: np.ndarray, settings: Settings) -> Rows:
@@ -137,36 +135,36 @@ def recent(rows: Rows, valid_at: np.ndarray, settings: Settings) -> Rows:
     return rows if kept.all() else Rows.of(rows.table.filter(pa.array(kept)))
 
 
-def as_sequences(rows: Rows, settings: Settings) -> pa.Table:
+def as_sequences(rows: Rows, settings: Settings) -> Rows:
     """What scoring reads: the events with session_started_at as `sequences` marks it."""
     started = pa.array(_session_starts(rows, settings), pa.int64()).cast(UTC_TIME)
-    return rows.table.append_column("session_started_at", started)
+    return replace(rows, table=rows.table.append_column("session_started_at", started))
 
 
 def _session_starts(rows: Rows, settings: Settings) -> np.ndarray:
     """int64 (R,) µs. A day's sequences look back to the beginning of the day before, and so does this."""
-    at, user, row = rows.at, rows.user, np.arange(len(rows))
+    at, row = rows.at, np.arange(len(rows))
     begins = np.diff(at, prepend=at[:1]) > settings.session_gap_minutes * 60 * US_PER_SECOND
     begins[rows.starts[:-1]] = True
     begun = np.maximum.accumulate(np.where(begins, row, 0))
     midnights = _midnights(at, at, settings)
     yesterday = midnights[np.searchsorted(midnights, at, side="right") - 2]
-    looks_back_to = rows.first_after(user, yesterday - 1)
-    return at[np.maximum(begun, looks_back_to)]
+    cut = np.flatnonzero(at[begun] < yesterday)  # hardly ever: the session has gone on for days
+    begun[cut] = rows.first_after(rows.user[cut], yesterday[cut] - 1)
+    return at[begun]
 
 
 def _midnights(at: np.ndarray, valid_at: np.ndarray, settings: Settings) -> np.ndarray:
     """int64 µs: the beginnings of all days that matter for these moments, of which there is at least one."""
-    moments = np.concatenate([at, valid_at])
-    first, last = (_day(int(each), settings) for each in (moments.min(), moments.max()))
-    days = range(-settings.history_days - 2, (last - first).days + 2)
-    return np.array([_midnight(first + timedelta(days=each), settings.zone) for each in days], np.int64)
+    first, last = _day(min(at.min(), valid_at.min()), settings), _day(max(at.max(), valid_at.max()), settings)
+    return _midnights_of(first - timedelta(days=settings.history_days + 2), last + timedelta(days=1), settings.zone)
 
 
-def _day(moment: int, settings: Settings) -> date:
-    return datetime.fromtimestamp(moment / US_PER_SECOND, UTC).astimezone(settings.zone).date()
+def _day(moment: np.int64, settings: Settings) -> date:
+    return datetime.fromtimestamp(int(moment) / US_PER_SECOND, settings.zone).date()
 
 
-@lru_cache(maxsize=1_000)
-def _midnight(day: date, zone: tzinfo) -> int:
-    return round(datetime.combine(day, time(), zone).timestamp() * US_PER_SECOND)
+@lru_cache(maxsize=100)
+def _midnights_of(first: date, last: date, zone: tzinfo) -> np.ndarray:
+    days = [first + timedelta(days=each) for each in range((last - first).days + 1)]
+    return np.array([round(datetime.combine(day, time(), zone).timestamp() * US_PER_SECOND) for day in days], np.int64)

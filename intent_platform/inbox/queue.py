@@ -50,11 +50,12 @@ def keep_first_arrivals(connection: sa.Connection, shop: str, accepted: pa.Table
     day: date = accepted["received_on"][0].as_py()
     fresh = db.query(connection, "see_events", shop=shop, received_on=day, event_ids=sorted(first))
     new = {row["event_id"] for row in fresh}
+    if len(new) == len(ids):
+        return accepted
     is_new = [event_id in new and first[event_id] == place for place, event_id in enumerate(ids)]
-    repeats = accepted.filter(pa.array([not each for each in is_new])).select(["received_on", "event_id", "line"])
-    if repeats.num_rows:
-        rows = repeats.rename_columns(["received_on", "event_id", "seq"])
-        db.copy_rows(connection, "inbox.duplicate", rows.append_column("shop", pa.repeat(shop, rows.num_rows)))
+    repeats = accepted.select(["received_on", "event_id", "line"]).filter(pa.array([not each for each in is_new]))
+    rows = repeats.rename_columns(["received_on", "event_id", "seq"])
+    db.copy_rows(connection, "inbox.duplicate", rows.append_column("shop", pa.repeat(shop, rows.num_rows)))
     return accepted.filter(pa.array(is_new))
 
 

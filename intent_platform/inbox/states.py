@@ -7,6 +7,7 @@ so that nearline scores from the same rows as the daily refresh.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -66,23 +67,20 @@ def forget_states(connection: sa.Connection, shop: str, user_ids: Iterable[str])
 def state_rows(rows: Rows, valid_at: np.ndarray) -> pa.Table:
     """Rows of nearline.user_state, less the shop, from OWNED_SCHEMA events; valid_at: int64 µs (users,)."""
     (batch,) = rows.table.select(STATE_SCHEMA.names).to_batches() or [None]
-    spans = list(zip(rows.starts[:-1], rows.starts[1:], strict=True))
     return pa.table(
         {
             "user_id": rows.user_ids,
             "valid_at": pa.array(valid_at, pa.int64()).cast(UTC_TIME),
             "newest_received_on": _newest(rows),
-            "events": pa.array([_encoded(batch, start, stop) for start, stop in spans], pa.string()),
+            "events": pa.array([_encoded(batch, *each) for each in pairwise(rows.starts.tolist())], pa.string()),
         }
     )
 
 
 def _newest(rows: Rows) -> pa.Array:
     """date32 (users,): the last received day among each user's rows; NULL where all came by file."""
-    never = np.iinfo(np.int32).min
-    days = rows.table["received_on"].combine_chunks().cast(pa.int32()).fill_null(never).to_numpy()
-    newest = np.maximum.reduceat(days, rows.starts[:-1]) if len(days) else days
-    return pa.array(newest, mask=newest == never).cast(pa.date32())
+    days = rows.table["received_on"].to_numpy()  # NaT for NULL, which fmax passes over
+    return pa.array(np.fmax.reduceat(days, rows.starts[:-1]) if len(days) else days, pa.date32())
 
 
 def _encoded(batch: pa.RecordBatch | None, start: int, stop: int) -> str:
@@ -92,8 +90,9 @@ def _encoded(batch: pa.RecordBatch | None, start: int, stop: int) -> str:
 
 
 def _decoded(states: Iterable[tuple[str, bytes]]) -> pa.Table:
-    batches = []
+    owners, batches = [], []
     for owner, content in states:
-        batch = pa.ipc.read_record_batch(pa.py_buffer(_decompress(content)), STATE_SCHEMA)
-        batches.append(pa.record_batch([pa.repeat(owner, batch.num_rows), *batch.columns], schema=OWNED_SCHEMA))
-    return pa.Table.from_batches(batches, schema=OWNED_SCHEMA)
+        batches.append(pa.ipc.read_record_batch(pa.py_buffer(_decompress(content)), STATE_SCHEMA))
+        owners += [owner] * batches[-1].num_rows
+    events = pa.Table.from_batches(batches, schema=STATE_SCHEMA)
+    return events.add_column(0, OWNED_SCHEMA.field("user_id"), pa.array(owners, pa.string()))

@@ -102,16 +102,14 @@ class Rows:
 
     def first_after(self, users: np.ndarray, moments: np.ndarray) -> np.ndarray:
         """For each (user, moment): index of the user's first row later than the moment; starts[user + 1] if none."""
-        low, high = self.starts[users], self.starts[users + 1]
+        found, stop = self.starts[users], self.starts[users + 1]
         # One binary search per user, all at once: (user, time) as one sorted number does not fit 64 bits in big shops.
-        while (is_open := low < high).any():
-            middle = (low + high) // 2
-            is_past = self.at[np.minimum(middle, len(self) - 1)] <= moments
-            low, high = (
-                np.where(is_open & is_past, middle + 1, low),
-                np.where(is_open & ~is_past, middle, high),
-            )
-        return low
+        longest = int((stop - found).max(initial=0))
+        for step in (1 << bit for bit in reversed(range(longest.bit_length()))):
+            next_found = found + step
+            is_past = (next_found <= stop) & (self.at[np.minimum(next_found, stop) - 1] <= moments)
+            found = np.where(is_past, next_found, found)
+        return found
 
 
 def micros(moment: datetime) -> int:
