@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,11 @@ class Shop:
             popularity=np.bincount(sessions.item, minlength=len(vectors)).astype(np.float64),
         )
 
+    @cached_property
+    def log_popularity(self) -> np.ndarray:
+        """float64 (N,): of each item's share in all that the sessions hold."""
+        return np.log(self.popularity / max(float(self.popularity.sum()), 1e-9) + SHARE_FLOOR / 100)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidates:
@@ -133,23 +139,23 @@ class Candidates:
 def find_candidates(
     shop: Shop, prefixes: Runs, wanted: np.ndarray, nearest: np.ndarray, *, per_source: int = PER_SOURCE
 ) -> Candidates:
-    """The best items of every source and those of the prefix itself, each once.
+    """The best items of every source and those of the prefix itself, each once, for up to PREFIXES_PER_CHUNK prefixes.
 
     wanted: float32 (Q, D), the network's queries; nearest: int (Q, c), the items they find in the index.
     """
     newest = _newest(prefixes)
-    near, rules = _scored(shop, prefixes)
     held = Held.of(prefixes, len(shop.vectors))
+    near, rules = shop.neighbours.scores_of(held), _weighted(prefixes, RULE_DECAY, shop.rules)
     by_text = _near_by_text(shop, prefixes)
     sources = (nearest, _top(near, per_source), _top(rules, per_source), by_text, _listed(held))
     item = _each_once(np.concatenate(sources, axis=1))
     row, column = np.arange(len(item))[:, None], np.maximum(item, 0)
-    place = held.place_of(row, column)
+    place = held.place_of(row * len(shop.vectors) + column)
     features = [
         _dots(wanted, shop.vectors, column),
         np.log(_share_of(near, row, column) + SHARE_FLOOR),
         np.log(_share_of(rules, row, column) + SHARE_FLOOR),
-        np.log(shop.popularity[column] / max(float(shop.popularity.sum()), 1e-9) + SHARE_FLOOR / 100),
+        shop.log_popularity[column],
         *_likeness(shop, np.where(newest[:, None] >= 0, shop.text_vectors[newest], 0.0), column),
         *_likeness(shop, _text_of_sessions(shop, prefixes), column),
         place > 0,
@@ -207,12 +213,6 @@ def _newest(prefixes: Runs) -> np.ndarray:
     last = prefixes.starts[1:] - 1
     is_empty = last < prefixes.starts[:-1]
     return np.where(is_empty, -1, np.append(prefixes.item, -1)[last])
-
-
-def _scored(shop: Shop, prefixes: Runs) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-    """(Q, N) scores of the neighbours, and of the rules that begin at the prefix's items, newer ones weighing more."""
-    near = list(shop.neighbours.scores(prefixes))
-    return near[0] if len(near) == 1 else sp.vstack(near, format="csr"), _weighted(prefixes, RULE_DECAY, shop.rules)
 
 
 def _near_by_text(shop: Shop, prefixes: Runs) -> np.ndarray:

@@ -83,12 +83,14 @@ class SessionNeighbours:
     def scores(self, prefixes: Runs) -> Iterator[sp.csr_matrix]:
         """Scores (chunk, N) of consecutive chunks of prefixes, 0 for items that no neighbour holds."""
         for first in range(0, len(prefixes), PREFIXES_PER_CHUNK):
-            yield self._chunk(prefixes.slice(first, min(first + PREFIXES_PER_CHUNK, len(prefixes))))
+            chunk = prefixes.slice(first, min(first + PREFIXES_PER_CHUNK, len(prefixes)))
+            yield self.scores_of(Held.of(chunk, self.items))
 
     @cached_property
     def _holds(self) -> sp.csr_matrix:
-        """(N, S): 1 where a session holds an item."""
-        entry = np.ones(len(self.sessions.item), np.float32)
+        """(N, S): 1 where a session holds an item; float64 as the weights it is multiplied with, or each product would
+        convert all of it."""
+        entry = np.ones(len(self.sessions.item))
         found = sp.csr_matrix(
             (entry, (self.sessions.item, self.sessions.owner)), shape=(self.items, len(self.sessions))
         )
@@ -115,18 +117,20 @@ class SessionNeighbours:
     def _length(self) -> np.ndarray:
         return np.diff(self.sessions.starts)
 
-    def _chunk(self, prefixes: Runs) -> sp.csr_matrix:
-        held = Held.of(prefixes, self.items)
+    def scores_of(self, held: "Held") -> sp.csr_matrix:
+        """Scores (Q, N) of at most PREFIXES_PER_CHUNK prefixes."""
         prefix, session, likeness = self._nearest(held)
         length = self._length[session]
         first = np.cumsum(length) - length
-        pair = np.repeat(np.arange(len(session)), length)
-        within = np.arange(len(pair)) - first[pair]
-        item = self.sessions.item[self.sessions.starts[session][pair] + within]
-        step = np.abs(within - self._matched(held.place_of(prefix[pair], item), within, first)[pair])
+        # From here on all is by item of a pair's session; np.repeat spreads a pair's value over them.
+        within = np.arange(length.sum()) - np.repeat(first, length)
+        item = self.sessions.item[within + np.repeat(self.sessions.starts[session], length)]
+        key = np.repeat(prefix * self.items, length) + item
+        matched = self._matched(held.place_of(key), within, first)
+        step = np.abs(within - np.repeat(matched, length))
         closeness = np.exp(-np.arange(int(length.max(initial=0)) + 1) / self.decays.distance)
-        score = likeness[pair] * closeness[step] * self._idf_weight[item]
-        return _summed(prefix[pair], item, score, (len(prefixes), self.items))
+        score = np.repeat(likeness, length) * closeness[step] * self._idf_weight[item]
+        return _summed(key, score, (len(held.prefixes), self.items))
 
     def _nearest(self, held: "Held") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(prefix, session, likeness) of each prefix's most alike sessions: the dot product of what they hold, a newer
@@ -185,15 +189,15 @@ class Held:
         """(Q, N), from a weight of each item."""
         return sp.csr_matrix((weight, self.item, self.starts), shape=(len(self.prefixes), self.items))
 
-    def place_of(self, prefix: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """int64: where items stand in prefixes, from 1; 0 where they do not. prefix broadcasts to item."""
-        asked, size = prefix * np.int64(self.items) + item, len(self.prefixes) * self.items
+    def place_of(self, asked: np.ndarray) -> np.ndarray:
+        """int64: where items stand in prefixes, from 1; 0 where they do not. asked: as `key`."""
+        size = len(self.prefixes) * self.items
         if size <= DENSE_ENTRIES:
             table = np.zeros(size, np.int64)
             table[self.key] = self.place
             return table[asked]
         if not len(self.key):
-            return np.zeros(asked.shape, np.int64)
+            return np.zeros_like(asked)
         near = np.minimum(np.searchsorted(self.key, asked), len(self.key) - 1)
         return np.where(self.key[near] == asked, self.place[near], 0)
 
@@ -285,12 +289,13 @@ def prefixes_at(rows: Rows, item: np.ndarray, positions: np.ndarray) -> Runs:
     return Runs(item=item[with_item[place]], starts=starts)
 
 
-def _summed(row: np.ndarray, column: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
-    """Entries of one place added up, all above 0; by a whole table where it is small, which spares the sort."""
+def _summed(place: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
+    """Entries of one place (row × columns + column) added up, all above 0; by a whole table where it is small, which
+    spares the sort."""
     size = shape[0] * shape[1]
     if size > max(DENSE_ENTRIES, 4 * len(value)):
-        return sp.csr_matrix((value, (row, column)), shape=shape)
-    total = np.bincount(row * np.int64(shape[1]) + column, weights=value, minlength=size)
+        return sp.csr_matrix((value, np.divmod(place, shape[1])), shape=shape)
+    total = np.bincount(place, weights=value, minlength=size)
     key = np.flatnonzero(total)
     starts = np.searchsorted(key, np.arange(shape[0] + 1) * np.int64(shape[1]))
     return sp.csr_matrix((total[key], key % shape[1], starts), shape=shape)
