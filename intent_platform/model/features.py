@@ -10,11 +10,12 @@ from intent_platform.model.rows import TYPE_CODE, US_PER_DAY, US_PER_HOUR, Rows
 
 COUNTED = ("view", "click", "search", "add_to_cart", "remove_from_cart", "purchase")
 WINDOWS = (("1h", US_PER_HOUR), ("1d", US_PER_DAY), ("7d", 7 * US_PER_DAY), ("30d", 30 * US_PER_DAY))
+WINDOW_NAMES = tuple(name for name, _ in WINDOWS)
 SINCE = ("view", "search", "add_to_cart", "purchase")
 NEVER_HOURS = 24.0 * 60
 
 FEATURES = (
-    *(f"{name}s_{window}" for window in ("session", *(name for name, _ in WINDOWS)) for name in COUNTED),
+    *(f"{name}s_{window}" for window in ("session", *WINDOW_NAMES) for name in COUNTED),
     "idle_hours",
     *(f"hours_since_{name}" for name in SINCE),
     "session_minutes",
@@ -41,17 +42,18 @@ def features(rows: Rows, positions: np.ndarray, asked_at: np.ndarray) -> np.ndar
     """float32 (len(positions), len(FEATURES)); NaN where there is no price. asked_at in µs."""
     users = rows.user[positions]
     running = _running_counts(rows)
-    session_start = rows.first_after(users, rows.session_at[positions] - 1)
+    moments = [rows.session_at[positions] - 1, *(asked_at - width for _, width in WINDOWS)]
+    found = rows.first_after(np.tile(users, len(moments)), np.concatenate(moments))
+    session_start, *starts = found.reshape(len(moments), -1)
     columns = [*_counts_since(running, positions, session_start)]
-    for _, width in WINDOWS:
-        start = np.minimum(rows.first_after(users, asked_at - width), positions + 1)
-        columns += _counts_since(running, positions, start)
+    for start in starts:
+        columns += _counts_since(running, positions, np.minimum(start, positions + 1))
     columns.append((asked_at - rows.at[positions]) / US_PER_HOUR)
     columns += [_hours_since(rows, name, positions, asked_at) for name in SINCE]
     columns.append((rows.at[positions] - rows.session_at[positions]) / (US_PER_HOUR / 60))
     columns += _item_columns(rows, positions, session_start)
     columns.append(_open_carts(rows)[positions])
-    columns.append(_sessions(rows, users, positions, asked_at))
+    columns.append(_sessions(rows, positions, starts[WINDOW_NAMES.index("7d")]))
     columns += _price_columns(rows, positions, session_start)
     columns += _clock_columns(asked_at)
     columns.append(rows.type_code[positions])
@@ -113,12 +115,11 @@ def _open_carts(rows: Rows) -> np.ndarray:
     return np.maximum(running[1:] - running[emptied], 0)
 
 
-def _sessions(rows: Rows, users: np.ndarray, positions: np.ndarray, asked_at: np.ndarray) -> np.ndarray:
+def _sessions(rows: Rows, positions: np.ndarray, start: np.ndarray) -> np.ndarray:
     is_start = np.ones(len(rows), bool)
     is_start[1:] = (rows.session_at[1:] != rows.session_at[:-1]) | (rows.user[1:] != rows.user[:-1])
     running = np.concatenate([[0], is_start.cumsum()])
-    start = np.minimum(rows.first_after(users, asked_at - 7 * US_PER_DAY), positions)
-    return running[positions + 1] - running[start]
+    return running[positions + 1] - running[np.minimum(start, positions)]
 
 
 def _price_columns(rows: Rows, positions: np.ndarray, session_start: np.ndarray) -> list[np.ndarray]:

@@ -93,8 +93,7 @@ def category_codes(categories: list[str | None]) -> np.ndarray:
 
 def read_events(rows: Rows, item: np.ndarray, item_category: np.ndarray, text: TextTower) -> EventInputs:
     """item: (R,) position or −1. item_category: (N,) category codes of the positions."""
-    queries = rows.table["query_text"].combine_chunks()
-    codes, distinct = _queries(queries)
+    codes, distinct = _queries(rows)
     return EventInputs(
         item=item,
         query=codes,
@@ -104,13 +103,14 @@ def read_events(rows: Rows, item: np.ndarray, item_category: np.ndarray, text: T
     )
 
 
-def _queries(queries: pa.Array) -> tuple[np.ndarray, list[str]]:
-    encoded = queries.dictionary_encode()
-    keys = [text_key(text) for text in encoded.dictionary.to_pylist()]
+def _queries(rows: Rows) -> tuple[np.ndarray, list[str]]:
+    """int64 (R,) codes of each row's query, −1 for none, and the sorted text keys that they stand for."""
+    codes, texts = rows.query
+    keys = [text_key(text) for text in texts.to_pylist()]
     distinct = sorted(set(keys))
     place = {key: number for number, key in enumerate(distinct)}
     lookup = np.array([place[key] for key in keys] + [-1], np.int64)
-    return lookup[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)], distinct
+    return lookup[codes], distinct
 
 
 def _numbers(rows: Rows, item: np.ndarray, item_category: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ class Rows:
 
     @cached_property
     def user_ids(self) -> pa.Array:
-        return _one(self.table["user_id"].take(pa.array(self.starts[:-1])))
+        return one_array(self.table["user_id"].take(pa.array(self.starts[:-1])))
 
     @cached_property
     def user(self) -> np.ndarray:
@@ -71,7 +71,7 @@ class Rows:
     @cached_property
     def type_code(self) -> np.ndarray:
         """int64 (R,): TYPE_CODE of the event."""
-        return _one(pc.index_in(self.table["event_type"], value_set=_TYPES)).to_numpy(zero_copy_only=False)
+        return one_array(pc.index_in(self.table["event_type"], value_set=_TYPES)).to_numpy(zero_copy_only=False)
 
     def is_type(self, *names: str) -> np.ndarray:
         is_wanted = np.zeros(len(TYPE_CODE), bool)
@@ -97,8 +97,18 @@ class Rows:
         return _dictionary(self.table["category"])
 
     @cached_property
-    def currency(self) -> tuple[np.ndarray, pa.Array]:
-        return _dictionary(self.table["currency"])
+    def query(self) -> tuple[np.ndarray, pa.Array]:
+        return _dictionary(self.table["query_text"])
+
+    @cached_property
+    def currency(self) -> tuple[np.ndarray, list[str]]:
+        """Codes from 1 in order of the currency's name (0: none), so that ties do not depend on the order of rows."""
+        codes, distinct = _dictionary(self.table["currency"])
+        names = distinct.to_pylist()
+        order = sorted(range(len(names)), key=names.__getitem__)
+        rank = np.zeros(len(names) + 1, np.int64)
+        rank[order] = np.arange(1, len(names) + 1)
+        return rank[codes], [names[each] for each in order]
 
     def first_after(self, users: np.ndarray, moments: np.ndarray) -> np.ndarray:
         """For each (user, moment): index of the user's first row later than the moment; starts[user + 1] if none."""
@@ -121,31 +131,26 @@ def _starts(user_ids: pa.ChunkedArray) -> np.ndarray:
     count = len(user_ids)
     if count == 0:
         return np.zeros(1, np.int64)
-    ids = _one(user_ids)
+    ids = one_array(user_ids)
     changes = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
     return np.concatenate([[0], np.flatnonzero(changes) + 1, [count]]).astype(np.int64)
 
 
-def _one(values: pa.ChunkedArray | pa.Array) -> pa.Array:
+def one_array(values: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """The same in one piece, not copied where it is one already."""
     if isinstance(values, pa.Array):
         return values
-    return (
-        values.chunk(0)
-        if values.num_chunks == 1
-        else pa.concat_arrays(values.chunks)
-        if values.num_chunks
-        else (pa.array([], values.type))
-    )
+    return values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
 
 
 def _micros(values: pa.ChunkedArray) -> np.ndarray:
-    return _one(values).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return one_array(values).cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
 def _floats(values: pa.ChunkedArray) -> np.ndarray:
-    return _one(values).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return one_array(values).cast(pa.float64()).to_numpy(zero_copy_only=False)
 
 
 def _dictionary(values: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    encoded = _one(values).dictionary_encode()
+    encoded = one_array(values).dictionary_encode()
     return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary

@@ -11,20 +11,18 @@ from intent_platform.model.rows import US_PER_DAY, Rows
 
 def count_columns(rows: Rows, age: np.ndarray) -> dict[str, pa.Array]:
     """Events in the last n days; one of exactly n days ago is out."""
-    everything = np.ones(len(rows), bool)
-    wanted = {
-        "events_1d": (everything, 1),
-        "events_7d": (everything, 7),
-        "events_30d": (everything, 30),
-        "views_7d": (rows.is_type("view"), 7),
-        "searches_7d": (rows.is_type("search"), 7),
-        "add_to_carts_7d": (rows.is_type("add_to_cart"), 7),
-        "purchases_30d": (rows.is_type("purchase"), 30),
+    in_1d, in_7d, in_30d = (age < days * US_PER_DAY for days in (1, 7, 30))
+    is_counted = {
+        "events_1d": in_1d,
+        "events_7d": in_7d,
+        "events_30d": in_30d,
+        "views_7d": in_7d & rows.is_type("view"),
+        "searches_7d": in_7d & rows.is_type("search"),
+        "add_to_carts_7d": in_7d & rows.is_type("add_to_cart"),
+        "purchases_30d": in_30d & rows.is_type("purchase"),
     }
-    return {
-        name: pa.array(_per_user(rows, mask & (age < days * US_PER_DAY)), pa.int32())
-        for name, (mask, days) in wanted.items()
-    }
+    counts = np.add.reduceat(np.stack(list(is_counted.values())), rows.starts[:-1], axis=1, dtype=np.int32)
+    return {name: pa.array(count) for name, count in zip(is_counted, counts, strict=True)}
 
 
 def money_columns(rows: Rows, age: np.ndarray) -> dict[str, pa.Array]:
@@ -40,7 +38,7 @@ def price_columns(rows: Rows, age: np.ndarray) -> dict[str, pa.Array]:
     is_met = (age < 30 * US_PER_DAY) & np.isfinite(rows.price) & (rows.item[0] >= 0)
     met = np.flatnonzero(is_met)
     chosen, _, names = _by_main_currency(rows, met, rows.price)
-    met = met[_sorted_currency(rows)[0][met] == chosen[rows.user[met]]]
+    met = met[rows.currency[0][met] == chosen[rows.user[met]]]
     met = met[np.lexsort((rows.price[met], rows.user[met]))]
     users, first, count = np.unique(rows.user[met], return_index=True, return_counts=True)
     low, high = np.full(rows.users, np.nan), np.full(rows.users, np.nan)
@@ -53,32 +51,16 @@ def price_columns(rows: Rows, age: np.ndarray) -> dict[str, pa.Array]:
     }
 
 
-def _per_user(rows: Rows, mask: np.ndarray) -> np.ndarray:
-    return np.bincount(rows.user[mask], minlength=rows.users)
-
-
-def _sorted_currency(rows: Rows) -> tuple[np.ndarray, list[str]]:
-    """Codes in order of the currency's name (0: none), so that ties do not depend on the order of rows."""
-    codes, names = rows.currency
-    listed = names.to_pylist()
-    order = sorted(range(len(listed)), key=listed.__getitem__)
-    rank = np.zeros(len(listed) + 1, np.int64)
-    rank[order] = np.arange(1, len(listed) + 1)
-    return rank[codes], [listed[each] for each in order]
-
-
 def _by_main_currency(rows: Rows, taken: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Per user: code of the currency most of the taken rows have (−1: no rows), and their sum in it."""
-    codes, names = _sorted_currency(rows)
-    width = len(names) + 1
-    keys, inverse, count = np.unique(rows.user[taken] * width + codes[taken], return_inverse=True, return_counts=True)
-    sums = np.bincount(inverse, weights=amount[taken], minlength=len(keys))
-    best = np.lexsort((keys % width, -count, keys // width))
-    users, first = np.unique(keys[best] // width, return_index=True)
-    chosen, total = np.full(rows.users, -1), np.zeros(rows.users)
-    chosen[users] = keys[best[first]] % width
-    total[users] = np.round(sums[best[first]], 6)
-    return chosen, total, names
+    codes, names = rows.currency
+    shape = rows.users, len(names) + 1
+    key = rows.user[taken] * shape[1] + codes[taken]
+    count = np.bincount(key, minlength=shape[0] * shape[1]).reshape(shape)
+    sums = np.bincount(key, weights=amount[taken], minlength=shape[0] * shape[1]).reshape(shape)
+    chosen = count.argmax(axis=1)  # of equals the first
+    total = np.round(sums[np.arange(rows.users), chosen], 6)
+    return np.where(count.any(axis=1), chosen, -1), total, names
 
 
 def _currency_column(chosen: np.ndarray, names: list[str]) -> pa.Array:
