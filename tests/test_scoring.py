@@ -96,6 +96,12 @@ def test_an_event_without_category_counts_for_its_items_category(release):
     assert score(release, rows, valid_at=NOON, settings=SETTINGS).interests["category"].to_pylist() == ["home.kitchen"]
 
 
+def test_equal_interests_come_by_name_whether_or_not_the_index_knows_them(release):
+    names = ["a.unknown", "home.kitchen", "home.unknown", "home.unlisted", "shoes.running", "z.unknown"]
+    rows = history(*((1, "view", 9, {"category": name}) for name in reversed(names)))
+    assert score(release, rows, valid_at=NOON, settings=SETTINGS).interests["category"].to_pylist() == names
+
+
 def test_popular_items_of_the_shoppers_category_come_first(release):
     first = recommended(release, history((1, "view", 9)))[:3]
     items = {row["item_id"]: row["category"] for row in catalogue().to_pylist()}

@@ -76,8 +76,12 @@ class ItemIndex:
         return self.by_text.vectors
 
     @cached_property
+    def item_ids(self) -> pa.Array:
+        return self.items["item_id"].combine_chunks()
+
+    @cached_property
     def position_of(self) -> dict[str, int]:
-        return {item_id: position for position, item_id in enumerate(self.items["item_id"].to_pylist())}
+        return {item_id: position for position, item_id in enumerate(self.item_ids.to_pylist())}
 
     def positions(self, item_ids: pa.Array) -> np.ndarray:
         """int64 positions of item ids; −1 for NULL and for items that are not in the index."""
@@ -88,6 +92,10 @@ class ItemIndex:
     @cached_property
     def category(self) -> tuple[np.ndarray, list[str]]:
         return codes_of(self.items, "category")
+
+    @cached_property
+    def category_code(self) -> dict[str, int]:
+        return {name: code for code, name in enumerate(self.category[1])}
 
     @cached_property
     def brand(self) -> np.ndarray:

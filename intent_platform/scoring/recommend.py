@@ -18,7 +18,7 @@ from intent_platform.settings import Settings
 
 CHUNK_USERS = 8_192  # bounds memory: a chunk's matrices are a few tens of MB
 
-ORIGINS = ("next_item", "popular", "recent", "text", "again")
+ORIGINS = pa.array(["next_item", "popular", "recent", "text", "again"])
 NEXT_ITEM, POPULAR, RECENT, TEXT, AGAIN = range(5)
 NEXT_ITEMS = 50  # candidates by what comes next
 MOST_NEXT_ITEMS = 1_000  # looked at where most of the shop is sold out
@@ -30,7 +30,7 @@ TITLE_LETTERS = 48  # of a title that is named in a reason
 
 @dataclass(kw_only=True)
 class _Candidates:
-    """Columns (U, C) that grow source by source."""
+    """Columns (U, C), of the origin (C,), that grow source by source."""
 
     item: list[np.ndarray]
     rank_key: list[np.ndarray]  # orders a user's candidates across sources, larger first
@@ -39,9 +39,10 @@ class _Candidates:
     reason: list[np.ndarray]  # index into the chunk's table of reasons
 
     def add(self, item: np.ndarray, key: np.ndarray, score: np.ndarray, origin: int, reason: np.ndarray) -> None:
-        """item (U, c); the others broadcast to it."""
+        """item (U, c); key, score and reason broadcast to it."""
         self.item.append(item.astype(np.int64))
-        for into, values in ((self.rank_key, key), (self.score, score), (self.origin, origin), (self.reason, reason)):
+        self.origin.append(np.full(item.shape[1], origin))
+        for into, values in ((self.rank_key, key), (self.score, score), (self.reason, reason)):
             into.append(np.broadcast_to(values, item.shape))
 
 
@@ -93,9 +94,8 @@ def _recommend_chunk(
     may_show = (item >= 0) & release.is_available[np.maximum(item, 0)] & ~bought.is_done_with(item)
     rank_key = np.concatenate(found.rank_key, axis=1)
     user, place, column = _best(item, rank_key, may_show, _crowds(release, settings), settings.recommendations)
-    score, origin, reason = (
-        np.concatenate(each, axis=1)[user, column] for each in (found.score, found.origin, found.reason)
-    )
+    score, reason = (np.concatenate(each, axis=1)[user, column] for each in (found.score, found.reason))
+    origin = np.concatenate(found.origin)[column]
     return _table(rows, release, users[user], place + 1, item[user, column], score, origin, reason, reasons)
 
 
@@ -182,18 +182,18 @@ def _add_popular(
     """Of the three favourite categories, of the favourite's department, and of the whole shop."""
     popular = release.popular
     _, names = release.index.category
-    code_of = {name: code for code, name in enumerate(names)}
-    codes = np.array([code_of.get(name, -1) for name in interests.categories.to_pylist()] + [-1], np.int64)
+    # With an entry behind them for who has no such favourite, as for a category that the index does not know.
+    category_of = np.append(np.where(interests.category < len(names), interests.category, -1), -1)
+    weight_of = np.append(interests.weight, 0.0)
     first = np.searchsorted(interests.user, users)
     count = np.searchsorted(interests.user, users, side="right") - first
     base = len(reasons)
     reasons.extend(f"popular in {name}" for name in names)
     for place in range(3):
-        has = count > place
-        entry = np.where(has, first + place, 0)
-        category = np.where(has, codes[interests.category[entry]] if len(interests.category) else -1, -1)
+        entry = np.where(count > place, first + place, -1)
+        category = category_of[entry]
         items = _rows_or_none(popular.in_category, category)[:, : 20 if place == 0 else 10]
-        weight = np.where(has, interests.weight[entry] if len(interests.weight) else 0.0, 0.0)[:, None]
+        weight = weight_of[entry][:, None]
         share = popular.share[np.maximum(items, 0)]
         closeness = 1.0 - np.arange(items.shape[1]) / 40
         reason = np.where(category >= 0, base + category, 0)[:, None]
@@ -224,8 +224,8 @@ def _add_text(
 ) -> None:
     """Items whose text is near the item last touched, or near the query when a search came after it."""
     newest_item = _newest(rows, users, span, position[span] >= 0)
-    queries = rows.table["query_text"].combine_chunks()
-    newest_query = _newest(rows, users, span, queries[span.start : span.stop].is_valid().to_numpy(zero_copy_only=False))
+    query, texts = rows.query
+    newest_query = _newest(rows, users, span, query[span] >= 0)
     anchor = np.where(newest_item >= 0, position[newest_item], -1)
     by_item = _rows_or_none(release.index.neighbours[:, :10], anchor)
     base = len(reasons)
@@ -236,7 +236,8 @@ def _add_text(
     found.add(by_item, 0.45 * closeness, closeness, TEXT, base + reason[:, None])
     searched = np.flatnonzero(newest_query > newest_item)
     if len(searched):
-        keys = [understand(text).text for text in queries.take(pa.array(newest_query[searched])).to_pylist()]
+        asked = texts.take(pa.array(query[newest_query[searched]])).to_pylist()
+        keys = [understand(text).text for text in asked]
         distinct, of_user = np.unique(np.array(keys, dtype=object), return_inverse=True)
         near = _near_queries(release, list(distinct))
         items = np.full((len(users), near.shape[1]), -1)
@@ -322,22 +323,23 @@ def _best(
 
 def _uncrowded(item: np.ndarray, is_open: np.ndarray, crowds: list[tuple[np.ndarray, int]], wanted: int) -> np.ndarray:
     """bool (U, C): taken one by one, best first, while neither group is full; at most `wanted` of a user."""
-    taken = np.zeros(item.shape, bool)
-    groups = [np.full((len(item), wanted), -1) for _ in crowds]  # of what was taken
-    count = np.zeros(len(item), np.int64)
-    for column in range(item.shape[1]):
-        of_item = [np.where(item[:, column] >= 0, group[item[:, column]], -1) for group, _ in crowds]
-        may_take = is_open[:, column] & (count < wanted)
-        for own, before, (_, most) in zip(of_item, groups, crowds, strict=True):
-            may_take &= (own < 0) | ((before == own[:, None]).sum(axis=1) < most)
-        users = np.flatnonzero(may_take)
-        taken[users, column] = True
-        for own, before in zip(of_item, groups, strict=True):
-            before[users, count[users]] = own[users]
-        count[users] += 1
-        if (count == wanted).all() or not is_open[:, column].any():
+    users, columns = item.shape
+    # (C, U, groups): of what is of no group, each column is one of its own.
+    own = np.stack([np.where(item >= 0, group[item], -1) for group, _ in crowds], axis=2).swapaxes(0, 1)
+    own = np.where(own >= 0, own, -2 - np.arange(columns)[:, None, None])
+    most = np.array([most for _, most in crowds])
+    taken = np.zeros((columns, users), bool)
+    groups = np.full((wanted, users, len(crowds)), -1)  # of what was taken
+    count = np.zeros(users, np.int64)
+    for column in range(int(is_open.sum(axis=1).max(initial=0))):  # what is open comes first
+        is_full = (groups == own[column]).sum(axis=0) >= most
+        taken[column] = is_open[:, column] & (count < wanted) & ~is_full.any(axis=1)
+        user = np.flatnonzero(taken[column])
+        groups[count[user], user] = own[column, user]
+        count += taken[column]
+        if (count == wanted).all():
             break
-    return taken
+    return taken.T
 
 
 def _is_repeat(key: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -364,9 +366,9 @@ def _table(
         {
             "user_id": rows.user_ids.take(pa.array(user)),
             "rank": pa.array(rank, pa.int16()),
-            "item_id": release.index.items["item_id"].combine_chunks().take(pa.array(item)),
+            "item_id": release.index.item_ids.take(pa.array(item)),
             "score": pa.array(np.round(score.astype(np.float64), 6)),
-            "origin": pa.array(ORIGINS).take(pa.array(origin)),
+            "origin": ORIGINS.take(pa.array(origin)),
             "reason": pa.array(reasons).take(pa.array(reason)),
         }
     )

@@ -44,17 +44,17 @@ def score_users(release: Release, rows: Rows, valid_at: np.ndarray, settings: Se
     hidden = release.model.hidden(rows, newest, item, release.known_items) if rows.users else None
     intent = release.model.intent(rows, newest, valid_at, hidden) if rows.users else np.zeros(0)
     age = valid_at[rows.user] - rows.at
-    interests = find_interests(rows, release.index, age)
+    interests = find_interests(rows, release.index, item, age)
     profiles = {
         "user_id": rows.user_ids,
-        "last_event_at": pa.array(rows.at[newest], pa.int64()).cast(_UTC),
+        "last_event_at": pa.array(rows.at[newest], pa.int64()).view(_UTC),
         "last_event_type": rows.table["event_type"].take(pa.array(newest)),
         **count_columns(rows, age),
         **money_columns(rows, age),
         **_intent_columns(release, intent, rows.users),
         "top_categories": interests.top_categories(rows.users),
         **price_columns(rows, age),
-        "valid_at": pa.array(valid_at, pa.int64()).cast(_UTC),
+        "valid_at": pa.array(valid_at, pa.int64()).view(_UTC),
     }
     return Scores(
         profiles=pa.table(profiles),
@@ -83,8 +83,8 @@ def _interest_table(rows: Rows, interests: Interests) -> pa.Table:
         {
             "user_id": rows.user_ids.take(pa.array(interests.user)),
             "rank": pa.array(interests.rank, pa.int16()),
-            "category": interests.names(),
+            "category": interests.names,
             "weight": pa.array(interests.weight, pa.float64()),
-            "last_seen_at": pa.array(interests.last_seen_at, pa.int64()).cast(_UTC),
+            "last_seen_at": pa.array(interests.last_seen_at, pa.int64()).view(_UTC),
         }
     )
