@@ -5,6 +5,7 @@ The caller owns the transaction: commit publishes every row or none. Users are w
 
 import hashlib
 import json
+import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -17,9 +18,13 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from intent_platform import db
+from intent_platform.model.rows import one_array
 
 INTERESTS, RECOMMENDATIONS = slice(17, 33), slice(34, 50)
 """Of content_digest: three times 16 hex digits with a dash between, the profile's own first."""
+
+ESCAPED_IN_JSON = re.compile(rb'["\\\x00-\x1f]')
+"""In UTF-8."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,19 +111,18 @@ def _of(user_ids: Collection[str], rows: pa.Table) -> pa.Table:
 
 def _profile_rows(profiles: pa.Table, interests: pa.Table, recommendations: pa.Table, stamp: Stamp) -> pa.Table:
     """Lists become JSON; content_digest names what people read of profile, interests and recommendations."""
-    profiles = profiles.combine_chunks()
-    own, of_interests, of_recommendations = (
-        _starts(each["user_id"], profiles["user_id"]) for each in (profiles, interests, recommendations)
+    of_interests, of_recommendations = (
+        _starts(each["user_id"], profiles["user_id"]) for each in (interests, recommendations)
     )
     lists = {
-        "top_categories": _top_categories(profiles["top_categories"].chunk(0)),
+        "top_categories": _top_categories(one_array(profiles["top_categories"])),
         "recommended_items": _recommended_items(recommendations, of_recommendations),
     }
     rows = profiles.drop_columns(["top_categories"])
     for name, values in lists.items():
         rows = rows.append_column(name, values)
     digests = zip(
-        _digests(rows.drop_columns(["valid_at"]), own),
+        _digests(rows.drop_columns(["valid_at"]), np.arange(rows.num_rows + 1)),
         _digests(interests.drop_columns(["user_id"]), of_interests),
         _digests(recommendations.drop_columns(["user_id"]), of_recommendations),
         strict=True,
@@ -130,7 +134,7 @@ def _profile_rows(profiles: pa.Table, interests: pa.Table, recommendations: pa.T
 
 def _starts(of: pa.ChunkedArray, user_ids: pa.ChunkedArray) -> np.ndarray:
     """int64 (users + 1,): where the rows of each user begin and end; rows are in order of users."""
-    owner = pc.index_in(of, value_set=user_ids.combine_chunks())
+    owner = pc.index_in(of, value_set=one_array(user_ids))
     return np.append(0, np.cumsum(np.bincount(owner.to_numpy(), minlength=len(user_ids))))
 
 
@@ -148,19 +152,18 @@ def _recommended_items(recommendations: pa.Table, starts: np.ndarray) -> pa.Arra
 
 def _as_json(offsets: np.ndarray, columns: dict[str, pa.Array | pa.ChunkedArray]) -> pa.Array:
     """Lists of objects as JSON texts, column by column instead of object by object."""
-    members = [pc.binary_join_element_wise(f'"{name}": ', _json_values(each), "") for name, each in columns.items()]
-    objects = pc.binary_join_element_wise("{", pc.binary_join_element_wise(*members, ", "), "}", "")
-    if isinstance(objects, pa.ChunkedArray):
-        objects = objects.combine_chunks()
+    members = [part for name, each in columns.items() for part in (", ", f'"{name}": ', _json_values(each))]
+    objects = pc.binary_join_element_wise("{", *members[1:], "}", "")
     listed = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), objects)
     return pc.binary_join_element_wise("[", pc.binary_join(listed, ", "), "]", "")
 
 
 def _json_values(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    values = one_array(column)
     if not pa.types.is_string(values.type):
         return values.cast(pa.string())
-    if not pc.any(pc.match_substring_regex(values, r'["\\\x00-\x1f]')).as_py():
+    content = values.buffers()[2]
+    if content is None or not ESCAPED_IN_JSON.search(content):
         return pc.binary_join_element_wise('"', values, '"', "")
     distinct = values.dictionary_encode()
     return pa.array(
@@ -174,23 +177,34 @@ def _digests(rows: pa.Table, starts: np.ndarray) -> list[str]:
     First all that is of fixed width, row by row, with the length of each text (−1: NULL; a missing number is NaN); then
     the texts, column by column.
     """
-    columns = [each.combine_chunks() for each in rows.columns]
+    columns = [one_array(each) for each in rows.columns]
     texts = [each for each in columns if pa.types.is_string(each.type)]
-    lengths = [pc.fill_null(pc.binary_length(each), -1) for each in texts]
+    bounds = [_bounds(each) for each in texts]
+    lengths = [_lengths(*each) for each in zip(texts, bounds, strict=True)]
     numbers = [each.to_numpy(zero_copy_only=False) for each in columns if not pa.types.is_string(each.type)]
-    fixed = [*numbers, *(each.to_numpy() for each in lengths)]
-    together = np.concatenate([each.view(np.uint8).reshape(rows.num_rows, each.itemsize) for each in fixed], axis=1)
-    parts = [_cut(together.tobytes(), starts * together.shape[1]), *(_cut(*_content(each, starts)) for each in texts)]
+    fixed = [each.view(np.uint8).reshape(rows.num_rows, each.itemsize) for each in (*numbers, *lengths)]
+    together = np.concatenate(fixed, axis=1)
+    parts = [_cut(together.tobytes(), starts * together.shape[1])]
+    parts += [_cut(_content(each), bound[starts]) for each, bound in zip(texts, bounds, strict=True)]
     return [hashlib.blake2b(b"".join(each), digest_size=8).hexdigest() for each in zip(*parts, strict=True)]
 
 
-def _content(texts: pa.Array, starts: np.ndarray) -> tuple[bytes, np.ndarray]:
-    """All texts in one, and where each user's begin and end."""
+def _bounds(texts: pa.Array) -> np.ndarray:
+    """int32 (rows + 1,): where in their content each text begins, and the last one ends."""
     if not len(texts):
-        return b"", starts
-    _, offsets, content = texts.buffers()
-    bounds = np.frombuffer(offsets, np.int32)[texts.offset + starts]
-    return (content.to_pybytes() if content else b""), bounds
+        return np.zeros(1, np.int32)
+    return np.frombuffer(texts.buffers()[1], np.int32)[texts.offset :][: len(texts) + 1]
+
+
+def _lengths(texts: pa.Array, bounds: np.ndarray) -> np.ndarray:
+    """int32: bytes of each text, −1 for NULL."""
+    lengths = np.diff(bounds)
+    return np.where(texts.is_valid(), lengths, np.int32(-1)) if texts.null_count else lengths
+
+
+def _content(texts: pa.Array) -> bytes:
+    content = texts.buffers()[2]
+    return content.to_pybytes() if content else b""
 
 
 def _cut(content: bytes, bounds: np.ndarray) -> list[bytes]:
