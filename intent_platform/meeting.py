@@ -94,6 +94,8 @@ class Meeting:
             put_devices(connection, self.snapshot, self.settings.shop, self.day, self.settings)
             rows = db.query(connection, "all_users_ahead", shop=self.settings.shop, known_days=self.known_days)
         users = sorted(self.ahead | {row["user_id"] for row in rows})
+        if users:
+            release.model.text.encoder.warm_up()  # not under locks, at the first query that the lake does not know
         scored = 0
         for first in range(0, len(users), USERS_PER_TRANSACTION):
             some = users[first : first + USERS_PER_TRANSACTION]

@@ -17,13 +17,14 @@ import sqlalchemy as sa
 from model_shop import catalogue, publish
 from received import an_event, write_file
 
-from intent_platform import daily, db, nearline, training, watching
+from intent_platform import daily, db, meeting, nearline, training, watching
 from intent_platform.errors import DatabaseUnavailable, NearlineUnwell, ParityBroken, ReleaseMoved
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.events.quarantine import Place, Unsealer
 from intent_platform.inbox import queue
 from intent_platform.inbox.merging import Device
 from intent_platform.keys import create_missing_keys
+from intent_platform.model.text import Encoder
 from intent_platform.nearline import Scorer
 from intent_platform.parity import TOLERANCE, check_parity
 from intent_platform.paths import resource_folder
@@ -284,6 +285,19 @@ def test_a_late_event_is_told_as_of_what_was_told_before(shop):
     assert profile(shop, "anna", "events_7d, last_event_at, valid_at") == (6, midnight - timedelta(hours=2), midnight)
     daily.refresh_profiles(YESTERDAY, shop)
     assert profile(shop, "anna", "events_7d") == (6,)
+
+
+def test_a_refresh_loads_the_encoder_before_it_locks_a_shopper(shop, monkeypatch):
+    put(shop, today_event(1, event_type="search", item_id="", query_text="a lamp that nobody asked for"))
+    drain(shop)
+    steps = []
+    for owner, name in ((Encoder, "warm_up"), (meeting, "lock_states")):
+        original = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *given, name=name, original=original: (steps.append(name), original(*given))[1]
+        )
+    daily.refresh_profiles(YESTERDAY, shop)
+    assert steps == ["warm_up", "lock_states"]
 
 
 def test_a_rerun_of_the_day_counts_its_nearline_events_once(shop):
