@@ -1,96 +1,38 @@
 """Events through the inbox: judged, counted once, told within the batch, and equal to what the batch says."""
 
 import json
-import os
-import subprocess
-import sys
-import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-import psycopg2
-import psycopg2.extras
 import pytest
 import sqlalchemy as sa
-from model_shop import catalogue, publish
-from received import an_event, write_file
+from nearline_shop import (
+    EVENING,
+    TODAY,
+    YESTERDAY,
+    a_shop,
+    at,
+    content,
+    drain,
+    item_event,
+    profile,
+    put,
+    rows_of,
+    today_event,
+)
+from received import write_file
 
 from intent_platform import daily, db, meeting, nearline, training, watching
-from intent_platform.errors import DatabaseUnavailable, NearlineUnwell, ParityBroken, ReleaseMoved
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.events.quarantine import Place, Unsealer
-from intent_platform.inbox import queue
 from intent_platform.inbox.merging import Device
-from intent_platform.keys import create_missing_keys
 from intent_platform.model.text import Encoder
 from intent_platform.nearline import Scorer
-from intent_platform.parity import TOLERANCE, check_parity
-from intent_platform.paths import resource_folder
-from intent_platform.scoring import recommend
-from intent_platform.serving import Follower, Tally
 from intent_platform.settings import Settings
-
-TODAY = date(2026, 8, 21)
-YESTERDAY = TODAY - timedelta(days=1)
-EVENING = datetime(2026, 8, 21, 23, 30, tzinfo=UTC)
 
 
 @pytest.fixture
 def shop(settings, tmp_path):
-    """Settings of a shop with a bootstrap release, a catalogue, and one day of events that came by file."""
-    settings = replace(settings, threads=1, max_rejected_ratio=0.5)
-    create_missing_keys(settings)
-    publish(settings)
-    file = write_file(
-        tmp_path, "yesterday.csv", [item_event(number, occurred_at=at(number, YESTERDAY)) for number in range(5)]
-    )
-    daily.run_day(YESTERDAY, settings, path=str(file))
-    return settings
-
-
-def at(hour: int, day: date = TODAY, minute: int = 0) -> str:
-    return f"{day}T{hour:02d}:{minute:02d}:00Z"
-
-
-def item_event(number: int, **changes: str) -> dict[str, str]:
-    return an_event(number, **({"event_id": f"y{number}", "item_id": f"i{number:02}", "user_id": "anna"} | changes))
-
-
-def today_event(number: int, **changes: str) -> dict[str, str]:
-    return item_event(number, **({"event_id": f"t{number}", "occurred_at": at(10, minute=number)} | changes))
-
-
-def put(settings, *events: dict[str, str]) -> None:
-    with db.connect(settings) as connection:
-        db.query(connection, "put_events", events=json.dumps(events))
-
-
-def drain(settings, now: datetime = EVENING):
-    return Scorer(settings=settings, clock=lambda: now).run(drain=True)
-
-
-def rows_of(settings, statement: str, **parameters) -> list:
-    with db.connect(settings) as connection:
-        return [tuple(row) for row in connection.execute(sa.text(statement), parameters)]
-
-
-def user(settings, raw_id: str) -> str:
-    return Pseudonymiser.of(settings).of_user(raw_id)
-
-
-def profile(settings, raw_id: str, columns: str) -> tuple:
-    found = rows_of(
-        settings, f"SELECT {columns} FROM profiles.user_profile WHERE user_id = :user", user=user(settings, raw_id)
-    )
-    assert len(found) == 1
-    return found[0]
-
-
-def content(settings) -> list:
-    columns = "user_id, valid_at, events_1d, events_7d, events_30d, last_event_type, top_categories, recommended_items"
-    return rows_of(settings, f"SELECT {columns} FROM profiles.user_profile ORDER BY user_id")
+    return a_shop(settings, tmp_path)
 
 
 def test_an_event_moves_its_shoppers_profile_and_knows_what_came_by_file(shop):
@@ -194,15 +136,6 @@ def test_a_link_that_comes_late_moves_events_that_came_by_file(shop, tmp_path):
     assert rows_of(shop, "SELECT 1 FROM profiles.user_profile WHERE user_id = :user", user=device) == []
 
 
-def test_parity_compares_at_the_moment_told_though_its_event_has_moved_since(shop, tmp_path, monkeypatch):
-    hours = [item_event(hour, user_id="", anonymous_id="c1", occurred_at=at(hour)) for hour in range(9, 22)]
-    login = item_event(22, user_id="carla", anonymous_id="c1", occurred_at=at(10, minute=30))
-    daily.run_day(TODAY, shop, path=str(write_file(tmp_path, "today.csv", [*hours, login])))
-    monkeypatch.setattr("intent_platform.parity.LARGEST_BATCH", 1)
-    report = check_parity(TODAY, shop)
-    assert (report.users, report.users_differing) == (2, 0)
-
-
 def test_a_batch_that_fails_leaves_everything_as_it_was(shop, monkeypatch):
     put(shop, today_event(1))
     before = content(shop)
@@ -242,17 +175,6 @@ def test_an_event_that_cannot_be_scored_is_set_aside_and_the_others_go_on(shop, 
     drain(shop)
     assert rows_of(shop, "SELECT event_id FROM inbox.accepted ORDER BY 1") == [("t1",), ("t3",), ("t4",)]
     assert rows_of(shop, "SELECT broken_rule FROM inbox.rejected") == [("not_scorable",)]
-
-
-def test_what_another_scorer_has_claimed_is_left_alone_and_found_when_it_lets_go(shop):
-    put(shop, today_event(1), today_event(2))
-    with db.connect(shop) as other:
-        assert len(queue.claim(other, shop.shop, queue.EVERYTHING, most=1)) == 1
-        drain(shop)
-        assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t2",)]
-        other.rollback()
-    drain(shop)
-    assert rows_of(shop, "SELECT event_id FROM inbox.accepted ORDER BY 1") == [("t1",), ("t2",)]
 
 
 def test_nearline_events_become_a_source_of_their_received_day_and_the_refresh_loses_none(shop, tmp_path):
@@ -308,129 +230,6 @@ def test_a_rerun_of_the_day_counts_its_nearline_events_once(shop):
     assert rows_of(shop, "SELECT rows, duplicate FROM quality.clean_day WHERE day = :day", day=TODAY) == [(1, 0)]
 
 
-def test_a_days_replay_through_the_scorers_code_equals_the_batch(shop):
-    put(shop, *(today_event(number, user_id=f"user-{number % 4}", anonymous_id="c9") for number in range(20)))
-    put(shop, *(today_event(20 + number, user_id="", anonymous_id="c9") for number in range(9)))
-    drain(shop)
-    daily.run_day(TODAY, shop)
-    report = check_parity(TODAY, shop)
-    assert (report.users, report.events, report.users_differing) == (4, 29, 0)
-    assert rows_of(shop, "SELECT count(*) FROM profiles.user_profile WHERE shop LIKE 'parity%'") == [(0,)]
-    assert rows_of(shop, "SELECT users, users_differing FROM quality.parity") == [(4, 0)]
-
-
-def test_a_difference_between_nearline_and_batch_is_found(shop, monkeypatch):
-    put(shop, *(today_event(number) for number in range(4)))
-    drain(shop)
-    daily.run_day(TODAY, shop)
-    monkeypatch.setattr("intent_platform.rescoring.recent", lambda rows, *_: rows_without_first(rows))
-    with pytest.raises(ParityBroken, match="1 of 1 shoppers"):
-        check_parity(TODAY, shop)
-
-
-def rows_without_first(rows):
-    return type(rows).of(rows.table.slice(1)) if len(rows) > 1 else rows
-
-
-@pytest.mark.parametrize(
-    ("by_batch", "differing", "reordered"),
-    [
-        ("a 0.5, b 0.3, c 0.300001, d 0.1", 0, 0),
-        ("a 0.5, c 0.3, b 0.3, d 0.1", 0, 1),
-        ("b 0.5, a 0.3, c 0.3, d 0.1", 1, 0),
-        ("a 0.5, b 0.3, c 0.3, e 0.1", 0, 1),
-        ("a 0.5, b 0.3, c 0.3, e 0.2", 1, 0),
-        ("a 0.5, b 0.3, e 0.3, d 0.1", 1, 0),
-        ("a 0.5, b 0.3, c 0.3", 1, 0),
-        ("", 1, 0),
-    ],
-)
-def test_of_items_that_score_the_same_either_may_come_first(shop, by_batch, differing, reordered):
-    put(shop, today_event(1))
-    drain(shop)
-    told = {"parity.nearline": "a 0.5, b 0.3, c 0.3, d 0.1", "parity.batch": by_batch}
-    with db.connect(shop) as connection:
-        for name, listed in told.items():
-            items = [dict(zip(("item_id", "score"), each.split(), strict=True)) for each in listed.split(", ") if each]
-            items = [each | {"score": float(each["score"])} for each in items]
-            connection.execute(
-                sa.text(
-                    "INSERT INTO profiles.user_profile SELECT (jsonb_populate_record(known, cast(:new AS jsonb))).* "
-                    "FROM profiles.user_profile AS known WHERE known.shop = 'main'"
-                ),
-                {"new": json.dumps({"shop": name, "recommended_items": items})},
-            )
-        named = {"nearline": "parity.nearline", "batch": "parity.batch"}
-        (row,) = db.query(connection, "parity_of_shops", **named, tolerance=TOLERANCE)
-    assert (row["users_differing"], row["users_reordered"]) == (differing, reordered)
-
-
-def test_many_shoppers_with_items_in_another_order_are_no_chance(shop, monkeypatch):
-    put(shop, *(today_event(number, user_id=f"user-{number}") for number in range(4)))
-    drain(shop)
-    daily.run_day(TODAY, shop)
-    best = "intent_platform.scoring.recommend._best"
-    original = recommend._best
-
-    def swapped(item, rank_key, *more):  # first and second item of each shopper, in batches of one shopper only
-        user, place, column = original(item, rank_key, *more)
-        return (user, place, column) if len(item) > 1 else (user, place, column[[1, 0, *range(2, len(column))]])
-
-    monkeypatch.setattr(best, swapped)
-    monkeypatch.setattr("intent_platform.parity.LARGEST_BATCH", 1)
-    monkeypatch.setattr("intent_platform.parity.TOLERANCE", 1.0)  # so that all scores are the same
-    with pytest.raises(ParityBroken, match=r"0 of 4 shoppers .* 4 more"):
-        check_parity(TODAY, shop)
-
-
-def test_a_heartbeat_says_who_scores_with_what(shop):
-    put(shop, today_event(1), today_event(2, event_type="hover"))
-    drain(shop)
-    ((events, rejected, stopped_at, release_id),) = rows_of(
-        shop, "SELECT events, rejected, stopped_at, release_id FROM nearline.worker"
-    )
-    assert (events, rejected, stopped_at) == (2, 1, EVENING)
-    assert release_id.startswith("bootstrap-")
-
-
-def test_a_running_scorer_takes_a_new_index_within_a_second_and_the_old_one_back(shop):
-    with Follower(shop, "one", Tally(), lambda: EVENING) as follower:
-        first = follower.serving
-        publish(shop, items=catalogue().slice(0, 9))
-        training.rebuild_index(shop, now=EVENING)
-        assert seconds_until(lambda: len(follower.serving.release.index) == 9) < 1
-        training.rollback(shop, reason="Test.", decided_by="test", clock=EVENING)
-        assert seconds_until(lambda: follower.serving.release.release_id == first.release.release_id) < 1
-        assert follower.serving.release.is_available.sum() == 9  # the catalogue is today's all the same
-
-
-def test_a_scorer_that_a_newer_promotion_has_overtaken_keeps_no_event_it_may_not_tell(shop):
-    put(shop, today_event(2))
-    drain(shop)
-    release, promotion = training.current_release(shop)
-    outdated = nearline.Serving(release=release, promotion=promotion)
-    publish(shop, items=catalogue().slice(0, 9))
-    training.rebuild_index(shop, now=EVENING)
-    daily.refresh_profiles(YESTERDAY, shop)  # the newer promotion tells anna as of her newest event
-    put(shop, today_event(1))
-    scorer = Scorer(settings=shop, clock=lambda: EVENING)
-    for scorer._most in (1, 1_000):
-        with pytest.raises(ReleaseMoved, match="1 of 1 shoppers were told by promotion 2"):
-            scorer.take(outdated)
-    scorer.close()
-    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(1,)]
-    drain(shop)
-    assert profile(shop, "anna", "events_1d, promotion_number") == (2, 2)
-
-
-def seconds_until(is_so: Callable[[], bool]) -> float:
-    began = time.monotonic()
-    while not is_so():
-        assert time.monotonic() - began < 20
-        time.sleep(0.01)
-    return time.monotonic() - began
-
-
 def test_put_refuses_what_is_no_object_and_takes_nothing(shop):
     with pytest.raises(sa.exc.DatabaseError, match="element 2 of 2 is no object"):
         put(shop, today_event(1), 5)
@@ -468,88 +267,6 @@ def test_profiles_are_the_same_however_many_users_a_transaction_holds(shop, monk
     assert content(shop) == whole
 
 
-def test_a_server_that_goes_away_in_the_middle_is_not_the_events_fault(shop, monkeypatch):
-    put(shop, today_event(1))
-
-    def cut_off(connection, *more, **named):
-        (pid,) = connection.execute(sa.text("SELECT pg_backend_pid()")).one()
-        rows_of(shop, "SELECT pg_terminate_backend(:pid)", pid=pid)
-        return claim(connection, *more, **named)
-
-    claim = queue.claim
-    scorer = Scorer(settings=shop, clock=lambda: EVENING)
-    release, promotion = training.current_release(shop)
-    serving = nearline.Serving(release=release, promotion=promotion)
-    monkeypatch.setattr(queue, "claim", cut_off)
-    with pytest.raises(DatabaseUnavailable):
-        scorer.take(serving)
-    scorer.close()
-    monkeypatch.undo()
-    drain(shop)
-    assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t1",)]
-
-
-@pytest.mark.parametrize("step", ["claim", "keep_accepted"])  # a statement follows it; a COPY does
-@pytest.mark.parametrize("most", [1, 1_000])
-def test_a_scorer_that_was_stopped_for_too_long_gives_its_events_back_and_goes_on(shop, monkeypatch, step, most):
-    put(shop, today_event(1))
-    original = getattr(queue, step)
-
-    def stopped(connection, *more, **named):
-        result = original(connection, *more, **named) if step == "claim" else None
-        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
-        time.sleep(0.2)
-        return result if step == "claim" else original(connection, *more, **named)
-
-    monkeypatch.setattr(queue, step, stopped)
-    scorer = Scorer(settings=shop, clock=lambda: EVENING)
-    scorer._most = most
-    release, promotion = training.current_release(shop)
-    with pytest.raises(DatabaseUnavailable):
-        scorer.take(nearline.Serving(release=release, promotion=promotion))
-    monkeypatch.undo()
-    scorer.close()
-    drain(shop)
-    assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t1",)]
-    assert rows_of(shop, "SELECT count(*) FROM inbox.rejected") == [(0,)]
-
-
-def test_a_batch_whose_scorer_stopped_while_reading_an_answer_is_ended_by_the_others(shop):
-    put(shop, today_event(1), today_event(2))
-    url = sa.make_url(shop.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
-    stopped = psycopg2.connect(url, async_=True)
-    psycopg2.extras.wait_select(stopped)
-    stopped.cursor().execute(
-        "BEGIN; SELECT * FROM inbox.event FOR UPDATE; SELECT repeat('x', 1000000) FROM generate_series(1, 20)"
-    )  # and nobody reads it
-    seconds_until(lambda: rows_of(shop, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'ClientWrite'"))
-    drain(shop)
-    assert rows_of(shop, "SELECT count(*) FROM inbox.accepted") == [(0,)]
-    with db.connect(shop) as connection:
-        assert queue.end_stuck(connection, after_s=60) == 0
-        assert queue.end_stuck(connection, after_s=0) == 1
-    seconds_until(lambda: not rows_of(shop, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'ClientWrite'"))
-    drain(shop)
-    assert rows_of(shop, "SELECT count(*) FROM inbox.accepted") == [(2,)]
-    stopped.close()
-
-
-def test_the_watch_scores_what_waits_when_no_scorer_is_alive_and_says_so(shop):
-    put(shop, today_event(1))
-    with pytest.raises(NearlineUnwell, match="No scorer was alive: 1 waiting events"):
-        watching.watch(shop, datetime.now(UTC))
-    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(0,)]
-
-
-def test_the_watch_names_a_scorer_that_went_silent_and_is_content_with_one_that_stopped(shop):
-    put(shop, today_event(1))
-    drain(shop)
-    assert watching.watch(shop, EVENING + timedelta(minutes=5)).dead == 0
-    rows_of(shop, "UPDATE nearline.worker SET stopped_at = NULL RETURNING 1")
-    with pytest.raises(NearlineUnwell, match="1 scorers went silent"):
-        watching.watch(shop, EVENING + timedelta(minutes=5))
-
-
 def test_the_watch_forgets_ids_only_when_they_could_come_no_more(shop):
     put(shop, today_event(1))
     drain(shop)
@@ -567,163 +284,3 @@ def test_a_refresh_keeps_events_that_came_after_their_received_day_was_validated
     drain(shop)
     daily.refresh_profiles(TODAY, shop)
     assert profile(shop, "anna", "events_1d") == (2,)
-
-
-def test_a_suspect_is_set_aside_itself_whatever_other_scorers_take_meanwhile(shop, monkeypatch):
-    put(shop, today_event(1), today_event(2))
-    scorer = Scorer(settings=shop, clock=lambda: EVENING)
-    release, promotion = training.current_release(shop)
-    serving = nearline.Serving(release=release, promotion=promotion)
-
-    def poisoned(*_):
-        monkeypatch.undo()
-        scorer_beside = Scorer(settings=shop, clock=lambda: EVENING)
-        scorer_beside.take(serving)
-        scorer_beside.close()
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(nearline, "move_profiles", poisoned)
-    scorer._most = 1
-    scorer.take(serving)
-    scorer.close()
-    assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t2",)]
-    assert rows_of(shop, "SELECT count(*) FROM inbox.rejected WHERE broken_rule = 'not_scorable'") == [(1,)]
-
-
-def test_scorers_side_by_side_take_the_events_of_different_shoppers(shop):
-    put(shop, *(today_event(number, user_id=f"u{number % 9}") for number in range(54)))
-    shoppers = []
-    with db.connect(shop) as one, db.connect(shop) as other:
-        for part, connection in enumerate((one, other)):
-            claimed = queue.claim(connection, shop.shop, queue.Look(part=part, parts=2), most=100)
-            shoppers.append({row["user_id"] for row in claimed})
-    assert shoppers[0].isdisjoint(shoppers[1])
-    assert sorted(shoppers[0] | shoppers[1]) == [f"u{number}" for number in range(9)]
-    assert all(shoppers)
-
-
-def test_events_of_a_part_that_nobody_holds_are_found_by_the_next_look_at_everything(shop):
-    put(shop, *(today_event(number, user_id=f"u{number}") for number in range(20)))
-    scorer = Scorer(settings=shop, clock=lambda: EVENING)
-    release, promotion = training.current_release(shop)
-    serving = nearline.Serving(release=release, promotion=promotion)
-    assert scorer._look(1, 3) == queue.EVERYTHING  # it has not looked yet
-    assert 0 < scorer.take(serving, queue.Look(part=1, parts=3)) < 20
-    assert scorer.take(serving, queue.Look(part=1, parts=3)) == 0
-    scorer.take(serving, scorer._look(1, 3))
-    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(0,)]
-    scorer.close()
-
-
-def test_whoever_takes_over_shoppers_begins_with_their_oldest_event(shop):
-    scorer = Scorer(settings=shop, clock=lambda: EVENING)
-    scorer._swept_at, scorer._claims = time.monotonic(), deque([(0.0, 70)])
-    assert scorer._look() == queue.Look(after=70)
-    assert scorer._look(1, 3) == queue.Look(after=0, part=1, parts=3)
-
-
-def test_a_bulk_that_became_visible_late_is_taken_in_one_go(shop, monkeypatch):
-    monkeypatch.setattr(nearline, "EVENTS_PER_BATCH", 4)
-    rows_of(shop, "SELECT setval('inbox.event_seq', 1000)")
-    put(shop, today_event(40))
-    release, promotion = training.current_release(shop)
-    serving = nearline.Serving(release=release, promotion=promotion)
-    scorer = Scorer(settings=shop, clock=lambda: EVENING, _most=4)
-    assert scorer.take(serving) == 1
-    scorer._claims.popleft()  # a second is over
-    with db.connect(shop) as connection:
-        statement = """
-            INSERT INTO inbox.event (seq, event_id, event_type, occurred_at, user_id, item_id)
-            VALUES (:seq, :event_id, :event_type, :occurred_at, :user_id, :item_id)
-        """
-        connection.execute(sa.text(statement), [{"seq": number, **today_event(number)} for number in range(1, 11)])
-    assert scorer.take(serving, scorer._look()) == 0
-    scorer._swept_at = float("-inf")
-    assert [scorer.take(serving, scorer._look()) for _ in range(4)] == [4, 4, 2, 0]
-    scorer.close()
-
-
-def test_shoppers_are_divided_among_the_scorers_heard_of_lately(shop):
-    clock = [EVENING]
-    followers = [Follower(shop, name, Tally(), lambda: clock[0]) for name in ("a", "b", "c")]
-    for each in (*followers, *followers):
-        each._beat()
-    assert [each.share for each in followers] == [(0, 3), (1, 3), (2, 3)]
-    followers[0]._beat(is_last=True)
-    clock[0] += timedelta(seconds=10)
-    followers[1]._beat()  # and c is silent
-    assert followers[1].share == (0, 1)
-    followers[2]._beat()
-    followers[1]._beat()
-    assert [each.share for each in followers[1:]] == [(0, 2), (1, 2)]
-    clock[0] += timedelta(hours=1)
-    followers[2]._beat()
-    clock[0] -= timedelta(hours=1)
-    followers[1]._beat()  # c was heard of in the future: its clock is wrong
-    assert followers[1].share == (0, 1)
-
-
-@pytest.mark.parametrize("parts", [1, 2])
-def test_a_backlog_is_claimed_in_its_order_without_sorting_it(shop, parts):
-    put(shop, today_event(1))
-    statement = (resource_folder("sql") / "queries" / "claim_events.sql").read_text(encoding="utf-8")
-    with db.connect(shop) as connection:
-        connection.execute(
-            sa.text("""
-            INSERT INTO inbox.event (event_id, user_id) SELECT 'b' || n, 'u' || n FROM generate_series(1, 50000) AS n
-        """)
-        )
-    with db.connect(shop) as connection:
-        connection.execute(sa.text("ANALYZE inbox.event"))
-        look = {"shop": shop.shop, "after": 0, "part": 0, "parts": parts, "most": 1_000}
-        plan = "\n".join(connection.execute(sa.text(f"EXPLAIN {statement}"), look).scalars())
-    assert "->  Sort" not in plan
-    read_whole = [line for line in plan.splitlines() if "Seq Scan" in line]
-    assert all("cost=0.00..0.00 " in line for line in read_whole), plan  # of partitions that are empty
-
-
-def test_after_a_failure_batches_shrink_by_tenths_and_grow_again(shop, monkeypatch):
-    put(shop, *(today_event(number) for number in range(1, 8)))
-    release, promotion = training.current_release(shop)
-    serving = nearline.Serving(release=release, promotion=promotion)
-    scorer, asked, claim = Scorer(settings=shop, clock=lambda: EVENING), [], queue.claim
-
-    def claim_and_note(*given, most):
-        asked.append(most)
-        return claim(*given, most=most)
-
-    def move_unless_poisoned(connection, release, fresh, *more):
-        assert "t3" not in fresh["event_id"].to_pylist(), "poison"
-        move(connection, release, fresh, *more)
-
-    move = nearline.move_profiles
-    monkeypatch.setattr(queue, "claim", claim_and_note)
-    monkeypatch.setattr(nearline, "move_profiles", move_unless_poisoned)
-    while scorer.take(serving):
-        pass
-    scorer.close()
-    assert asked == [1_000, 100, 10, 1, 2, 1, 2, 1, 2, 4, 8]
-    assert rows_of(shop, "SELECT count(*) FROM inbox.accepted") == [(6,)]
-    assert rows_of(shop, "SELECT broken_rule FROM inbox.rejected") == [("not_scorable",)]
-
-
-def test_a_scorer_takes_one_thread_whatever_it_loads_later():
-    told = """
-from intent_platform import nearline
-nearline.take_one_thread()
-import faiss, torch
-from threadpoolctl import threadpool_info
-print(torch.get_num_threads(), faiss.omp_get_max_threads(), *{each["num_threads"] for each in threadpool_info()})
-"""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    found = subprocess.run([sys.executable, "-c", told], env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["1"] * 3
-
-
-def test_two_scorers_drain_side_by_side(shop):
-    now = str(datetime.now(UTC))
-    put(shop, *(today_event(number, user_id=f"u{number % 7}", occurred_at=now) for number in range(200)))
-    nearline.run(shop, workers=2, drain=True)
-    assert rows_of(shop, "SELECT count(*), count(DISTINCT event_id) FROM inbox.accepted") == [(200, 200)]
-    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(0,)]
-    assert rows_of(shop, "SELECT sum(events_1d) FROM profiles.user_profile WHERE source = 'nearline'") == [(200,)]

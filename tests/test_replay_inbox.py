@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 from model_shop import publish
+from nearline_shop import EVENING, TODAY, drain, profile, put, rows_of, today_event
 from received import an_event, write_file
-from test_nearline import EVENING, TODAY, drain, profile, put, rows_of, today_event
 
 from intent_platform import daily, nearline, watching
 from intent_platform.errors import NearlineUnwell
