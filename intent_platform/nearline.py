@@ -73,7 +73,7 @@ def take_batch(
 def take_suspect(
     connection: sa.Connection, serving: Serving, door: InboxDoor, settings: Settings, *, look: Look, now: datetime
 ) -> BatchReport:
-    """One event; if that fails by itself it is set aside, under the lock by which it was claimed."""
+    """One event; if that fails by itself it is set aside instead: only what came after its claim is taken back."""
     claimed = queue.claim(connection, settings.shop, look, most=1)
     if not claimed:
         return BatchReport()
@@ -236,8 +236,8 @@ class Scorer:
 
 
 def _spare_collector() -> None:
-    """Let Python's collector of cycles leave out what is loaded by now: to walk through it takes some 0.2 s, and comes
-    in the middle of a batch."""
+    """Let Python's collector of cycles leave out what is loaded by now, for good: to walk through it takes some 0.2 s,
+    and comes in the middle of a batch."""
     gc.collect()
     gc.freeze()
 

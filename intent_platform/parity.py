@@ -28,8 +28,8 @@ from intent_platform.serving import Serving
 from intent_platform.settings import Settings
 
 TOLERANCE = 1e-5
-"""Largest difference of a probability, an amount or a price; counts, times and words must be equal, and lists but for
-the order of items that score the same."""
+"""Largest difference of a probability, an amount, a price or the score of a list's place; counts, times and words must
+be equal, and items but for the order of those that score the same."""
 
 REORDERED_RATIO = 1e-3
 """Share of shoppers, beyond a single one, with such items in another order, above which it is no matter of chance."""

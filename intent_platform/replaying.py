@@ -14,7 +14,7 @@ from datetime import date, datetime
 import sqlalchemy as sa
 
 from intent_platform import db
-from intent_platform.errors import IntentError, NotEnoughData
+from intent_platform.errors import IntentError
 from intent_platform.events.intake import Door
 from intent_platform.events.mapping import load_mapping
 from intent_platform.events.quarantine import Unsealer
@@ -22,11 +22,10 @@ from intent_platform.events.validation import DayReport, publish_day
 from intent_platform.inbox import queue
 from intent_platform.inbox.door import MAPPING, NAME, NOT_SCORABLE, InboxDoor
 from intent_platform.inbox.source import take_in_inbox
-from intent_platform.index.registry import current_release
 from intent_platform.lake import Lake
 from intent_platform.log import get_logger
 from intent_platform.nearline import move_profiles
-from intent_platform.serving import Serving
+from intent_platform.serving import Serving, load_serving
 from intent_platform.settings import Settings
 
 EVENTS_PER_TRANSACTION = 500
@@ -47,10 +46,7 @@ class InboxReplay:
 
 def replay_inbox(received_on: date, settings: Settings, now: datetime) -> InboxReplay:
     """Judge the rejected events of a received day again, by the rules of that day, and let in those that are good."""
-    found = current_release(settings)
-    if found is None:
-        raise NotEnoughData("No release serves yet, so nothing can be scored: run `intent day` first.")
-    serving = Serving(release=found[0], promotion=found[1])
+    serving = load_serving(settings)
     report, unsealer = InboxReplay(), Unsealer(settings)
     with closing(InboxDoor(received_on, settings)) as door:
         after = singly_until = -1

@@ -105,7 +105,7 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
         self._started_at = clock()
         self._items = _items_of(settings)
-        self.serving = _load(settings)
+        self.serving = load_serving(settings)
 
     def __enter__(self) -> Self:
         seed_if_new(self._settings)  # may take long, and until then shoppers are better left to the others
@@ -146,7 +146,7 @@ class Follower:
                 queue.end_stuck(connection, after_s=STUCK_AFTER_S)
         promotion = current_promotion(self._settings)
         if promotion != self.serving.promotion or items != self._items:
-            self.serving = _load(self._settings)
+            self.serving = load_serving(self._settings)
             self._items = items
             log.info("release_picked_up", release=self.serving.release.release_id)
 
@@ -173,7 +173,8 @@ class Follower:
             self.share = names.index(self._worker), len(names)
 
 
-def _load(settings: Settings) -> Serving:
+def load_serving(settings: Settings) -> Serving:
+    """What serves now, with its encoder in memory: loaded within a batch, shoppers would be locked for seconds."""
     found = current_release(settings)
     if found is None:
         raise NotEnoughData(

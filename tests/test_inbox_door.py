@@ -43,8 +43,9 @@ def offline(tmp_path):
 
 
 def test_the_inbox_judges_rows_as_a_file_in_the_contracts_words_would(offline):
-    changes = [{name: text} for name in COLUMNS if name != "event_id" for text in ODD_TEXTS]
-    events = [dict.fromkeys(COLUMNS) | an_event(each, **change) for each, change in enumerate(changes, start=1)]
+    changes = [{name: text} for name in COLUMNS for text in ODD_TEXTS if text or name != "event_id"]
+    more_than_a_vector = 3 * changes  # of DuckDB's 2,048 rows
+    events = [dict.fromkeys(COLUMNS) | an_event(each, **change) for each, change in enumerate(more_than_a_vector)]
     inbox = InboxDoor(DAY, offline)
     judged = inbox.judge([{"seq": 3 * place, **event} for place, event in enumerate(events)])
     inbox.close()

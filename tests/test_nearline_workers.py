@@ -263,6 +263,15 @@ def test_shoppers_are_divided_among_the_scorers_heard_of_lately(shop):
     assert followers[1].share == (0, 1)
 
 
+def test_events_of_several_minutes_are_claimed_in_order_of_arrival(shop):
+    put(shop, *(today_event(number) for number in range(8)))
+    rows_of(shop, "UPDATE inbox.event SET slot = 3 - (seq / 2) % 4 RETURNING seq")  # as many partitions
+    with db.connect(shop) as connection:
+        seqs = [row["seq"] for row in queue.claim(connection, shop.shop, queue.EVERYTHING, most=6)]
+    assert seqs == sorted(seqs)
+    assert len(seqs) == 6
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_backlog_is_claimed_in_its_order_without_sorting_it(shop, parts):
     put(shop, today_event(1))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from received import an_event, write_file
 from intent_platform import daily, db
 from intent_platform.keys import create_missing_keys
 from intent_platform.profiles import ProfileRows, upsert
-from intent_platform.profiles.upsert import _digests
+from intent_platform.profiles.upsert import _content, _digests
 
 TODAY = date(2026, 8, 21)
 YESTERDAY = TODAY - timedelta(days=1)
@@ -171,6 +172,14 @@ def test_only_the_days_marker_waits_for_the_disk(shop, monkeypatch):
     daily.refresh_profiles(YESTERDAY, shop)
     assert found == [("off", "session")] * 3
     assert rows_of(shop, setting) == ours != [("off", "session")]
+
+
+@pytest.mark.parametrize("some", [["b", None, "çé"], [None, None], [""], []])
+def test_a_chunk_of_a_table_brings_its_own_texts_alone(some):
+    table = pa.table({"text": pa.array(["aa", *some, "far more than a chunk"], pa.string())})
+    content, bounds = _content(table["text"].chunk(0).slice(1, len(some)))
+    assert [content[start:end].decode() for start, end in pairwise(bounds.tolist())] == [each or "" for each in some]
+    assert len(content) == bounds[-1]
 
 
 def test_a_digest_covers_every_value_and_no_neighbour():

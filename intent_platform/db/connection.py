@@ -63,12 +63,12 @@ def is_lost(connection: sa.Connection) -> bool:
     return driver is None or bool(driver.closed)
 
 
-def query(connection: sa.Connection, *names: str, **parameters: object) -> Sequence[sa.RowMapping]:
-    """Run sql/queries/<name>.sql, one after another in one trip to the server, with their :named parameters.
+def query(connection: sa.Connection, name: str, *then: str, **parameters: object) -> Sequence[sa.RowMapping]:
+    """Run sql/queries/<name>.sql, and others after it in the same trip to the server, with their :named parameters.
 
     Returns the last one's rows, or none for a statement without.
     """
-    result = connection.execute(_statement(*names), parameters)
+    result = connection.execute(_statement(name, *then), parameters)
     return result.mappings().all() if result.returns_rows else ()
 
 

@@ -33,7 +33,7 @@ EVERYTHING = Look()
 
 def claim(connection: sa.Connection, shop: str, look: Look, *, most: int) -> Sequence[sa.RowMapping]:
     """Take up to `most` waiting events, in order of seq, that no other scorer has. They are gone once the transaction
-    commits, and wait again if it does not.
+    commits, and wait again if it does not. The transaction waits for nobody for long from here on (limit_waits.sql).
 
     `look.after` spares a walk over rows that are deleted but still kept for somebody's old transaction. An event may
     become visible after a later one, and another part's scorer may be gone, so look for EVERYTHING now and then.

@@ -137,7 +137,7 @@ def _starts(user_ids: pa.ChunkedArray) -> np.ndarray:
 
 
 def one_array(values: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """The same in one piece, not copied where it is one already."""
+    """The same in one piece, not copied where it is one already: a slice then still has its whole table's buffers."""
     if isinstance(values, pa.Array):
         return values
     return values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()

@@ -162,8 +162,7 @@ def _json_values(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     values = one_array(column)
     if not pa.types.is_string(values.type):
         return values.cast(pa.string())
-    content = values.buffers()[2]
-    if content is None or not ESCAPED_IN_JSON.search(content):
+    if not ESCAPED_IN_JSON.search(_content(values)[0]):
         return pc.binary_join_element_wise('"', values, '"', "")
     distinct = values.dictionary_encode()
     return pa.array(
@@ -179,32 +178,33 @@ def _digests(rows: pa.Table, starts: np.ndarray) -> list[str]:
     """
     columns = [one_array(each) for each in rows.columns]
     texts = [each for each in columns if pa.types.is_string(each.type)]
-    bounds = [_bounds(each) for each in texts]
-    lengths = [_lengths(*each) for each in zip(texts, bounds, strict=True)]
+    contents = [_content(each) for each in texts]
+    lengths = [_lengths(text, bounds) for text, (_, bounds) in zip(texts, contents, strict=True)]
     numbers = [each.to_numpy(zero_copy_only=False) for each in columns if not pa.types.is_string(each.type)]
     fixed = [each.view(np.uint8).reshape(rows.num_rows, each.itemsize) for each in (*numbers, *lengths)]
     together = np.concatenate(fixed, axis=1)
     parts = [_cut(together.tobytes(), starts * together.shape[1])]
-    parts += [_cut(_content(each), bound[starts]) for each, bound in zip(texts, bounds, strict=True)]
+    parts += [_cut(content, bounds[starts]) for content, bounds in contents]
     return [hashlib.blake2b(b"".join(each), digest_size=8).hexdigest() for each in zip(*parts, strict=True)]
 
 
-def _bounds(texts: pa.Array) -> np.ndarray:
-    """int32 (rows + 1,): where in their content each text begins, and the last one ends."""
-    if not len(texts):
-        return np.zeros(1, np.int32)
-    return np.frombuffer(texts.buffers()[1], np.int32)[texts.offset :][: len(texts) + 1]
+def _content(texts: pa.Array) -> tuple[bytes, np.ndarray]:
+    """UTF-8 of all texts, and int32 (rows + 1,): where in it each begins, and the last one ends.
+
+    Of these texts alone: they may be a slice of a far larger table, whose buffers they share.
+    """
+    _, offsets, content = texts.buffers()
+    if content is None or not len(texts):
+        return b"", np.zeros(len(texts) + 1, np.int32)
+    bounds = np.frombuffer(offsets, np.int32)[texts.offset :][: len(texts) + 1]
+    first, end = bounds[[0, -1]].tolist()
+    return content.slice(first, end - first).to_pybytes(), bounds - bounds[0]
 
 
 def _lengths(texts: pa.Array, bounds: np.ndarray) -> np.ndarray:
     """int32: bytes of each text, −1 for NULL."""
     lengths = np.diff(bounds)
     return np.where(texts.is_valid(), lengths, np.int32(-1)) if texts.null_count else lengths
-
-
-def _content(texts: pa.Array) -> bytes:
-    content = texts.buffers()[2]
-    return content.to_pybytes() if content else b""
 
 
 def _cut(content: bytes, bounds: np.ndarray) -> list[bytes]:

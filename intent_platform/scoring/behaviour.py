@@ -54,13 +54,16 @@ def price_columns(rows: Rows, age: np.ndarray) -> dict[str, pa.Array]:
 def _by_main_currency(rows: Rows, taken: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Per user: code of the currency most of the taken rows have (−1: no rows), and their sum in it."""
     codes, names = rows.currency
-    shape = rows.users, len(names) + 1
-    key = rows.user[taken] * shape[1] + codes[taken]
-    count = np.bincount(key, minlength=shape[0] * shape[1]).reshape(shape)
-    sums = np.bincount(key, weights=amount[taken], minlength=shape[0] * shape[1]).reshape(shape)
-    chosen = count.argmax(axis=1)  # of equals the first
-    total = np.round(sums[np.arange(rows.users), chosen], 6)
-    return np.where(count.any(axis=1), chosen, -1), total, names
+    width = len(names) + 1
+    key, place, count = np.unique(rows.user[taken] * width + codes[taken], return_inverse=True, return_counts=True)
+    sums = np.bincount(place, weights=amount[taken], minlength=len(key))
+    user, currency = np.divmod(key, width)
+    best = np.lexsort((currency, -count, user))
+    users, first = np.unique(user[best], return_index=True)
+    chosen, total = np.full(rows.users, -1), np.zeros(rows.users)
+    chosen[users] = currency[best[first]]
+    total[users] = np.round(sums[best[first]], 6)
+    return chosen, total, names
 
 
 def _currency_column(chosen: np.ndarray, names: list[str]) -> pa.Array:

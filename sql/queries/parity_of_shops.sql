@@ -45,23 +45,24 @@ judged AS (
     SELECT
         compared.difference,
         compared.is_reordered,
-        compared.is_other OR compared.difference > :tolerance OR compared.is_reordered AND NOT (
-            -- Each place must score the same in both, and each item; one that fell off the end, as the other's last.
-            (
-                SELECT bool_and(abs((own.item ->> 'score')::float8 - (other.item ->> 'score')::float8) <= :tolerance)
-                FROM jsonb_array_elements(compared.nearline_items) WITH ORDINALITY AS own (item, place)
-                INNER JOIN jsonb_array_elements(compared.batch_items) WITH ORDINALITY AS other (item, place)
-                    ON own.place = other.place
-            ) AND (
-                SELECT
-                    bool_and(abs(
-                        (coalesce(own.item, compared.nearline_items -> -1) ->> 'score')::float8
-                        - (coalesce(other.item, compared.batch_items -> -1) ->> 'score')::float8
-                    ) <= :tolerance)
-                FROM jsonb_array_elements(compared.nearline_items) AS own (item)
-                FULL JOIN jsonb_array_elements(compared.batch_items) AS other (item)
-                    ON own.item ->> 'item_id' = other.item ->> 'item_id'
-            )
+        compared.is_other OR compared.difference > :tolerance
+        OR EXISTS ( -- a place that scores otherwise
+            SELECT 1
+            FROM jsonb_array_elements(compared.nearline_items) WITH ORDINALITY AS own (item, place)
+            INNER JOIN jsonb_array_elements(compared.batch_items) WITH ORDINALITY AS other (item, place)
+                ON own.place = other.place
+            WHERE abs((own.item ->> 'score')::float8 - (other.item ->> 'score')::float8) > :tolerance
+        )
+        OR compared.is_reordered AND EXISTS ( -- an item that does; one that fell off the end scores as the last there
+            SELECT 1
+            FROM jsonb_array_elements(compared.nearline_items) AS own (item)
+            FULL JOIN jsonb_array_elements(compared.batch_items) AS other (item)
+                ON own.item ->> 'item_id' = other.item ->> 'item_id'
+            WHERE
+                abs(
+                    (coalesce(own.item, compared.nearline_items -> -1) ->> 'score')::float8
+                    - (coalesce(other.item, compared.batch_items -> -1) ->> 'score')::float8
+                ) > :tolerance
         ) AS is_differing
     FROM compared
 )
