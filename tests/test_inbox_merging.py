@@ -43,3 +43,13 @@ def test_a_session_that_goes_on_for_days_begins_no_earlier_than_the_day_before()
     begins = [max(NOON, at.replace(hour=0, minute=0) - day) for at in times] + [NOON]
     expected = np.array([each.replace(tzinfo=None) for each in begins], "datetime64[us]").astype(np.int64)
     assert (as_sequences(rows, Settings()).session_at == expected).all()
+
+
+def test_a_history_that_begins_within_a_session_is_the_same_by_day_and_by_state():
+    midnight = NOON.replace(hour=0)
+    times = [midnight + timedelta(minutes=minutes) for minutes in (5, 20, 90)]  # and one before midnight, which is cut
+    known = owned(*(("a", at, f"e{at:%H%M}") for at in times), ("b", times[1], "e"))
+    by_day = [midnight - timedelta(minutes=10), midnight - timedelta(minutes=10), times[2], times[1]]
+    sequences = Rows.of(known.append_column("session_started_at", pa.array(by_day, pa.timestamp("us", "UTC"))))
+    by_state = as_sequences(Rows.of(known), Settings())
+    assert sequences.session_at.tolist() == by_state.session_at.tolist()

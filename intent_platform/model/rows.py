@@ -65,8 +65,12 @@ class Rows:
 
     @cached_property
     def session_at(self) -> np.ndarray:
-        """int64 (R,): when the row's session began, in µs."""
-        return _micros(self.table["session_started_at"])
+        """int64 (R,): when the row's session began, in µs; not before its shopper's first row.
+
+        The day of a sequence knows of an event before that, which lies in no window of ours any more, or with the user
+        that the device was linked to by then; a scorer knows nothing of it.
+        """
+        return np.maximum(_micros(self.table["session_started_at"]), self.at[self.starts[:-1]][self.user])
 
     @cached_property
     def type_code(self) -> np.ndarray:
