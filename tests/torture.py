@@ -122,6 +122,7 @@ class Torture:
     chance: random.Random
     disk: SmallDisk | None = None
     workers: dict[int, int] = field(default_factory=dict)  # process id → number
+    asleep: set[int] = field(default_factory=set)  # those of them that are stopped
     sent: dict[str, tuple[str, bool]] = field(default_factory=dict)  # event id → (raw user id, is good)
     kills: int = 0
     failed: int = 0  # workers that ended by themselves, though Postgres was there
@@ -204,28 +205,36 @@ class Torture:
     def bury(self) -> None:
         """Replace workers that died; wake those that stopped, after a while."""
         time.sleep(0.01)
-        for pid, number in list(self.workers.items()):
+        for pid in list(self.workers):
             ended, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
-            if not ended:
-                continue
-            if os.WIFSTOPPED(status):
-                self.done["stopped"] += 1
-                self.end_after(STOPPED_S, lambda pid=pid: self._wake(pid))
-                continue
-            del self.workers[pid]
-            is_failed = os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0
-            self.failed += is_failed
-            self.kills += not is_failed
-            self.start_worker(number)
+            if ended:
+                self._note(pid, status)
+
+    def _note(self, pid: int, status: int) -> None:
+        if os.WIFSTOPPED(status):
+            self.done["stopped"] += 1
+            self.asleep.add(pid)
+            self.end_after(STOPPED_S, lambda: self._wake(pid))
+            return
+        self.asleep.discard(pid)
+        is_failed = os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0
+        self.failed += is_failed
+        self.kills += not is_failed
+        self.start_worker(self.workers.pop(pid))
 
     def stop_one(self) -> None:
         """One from outside wherever it is, and the next one that starts by itself, after a step of its own."""
-        os.kill(self.chance.choice(list(self.workers)), signal.SIGSTOP)
+        before = self.done["stopped"]
+        while self.done["stopped"] == before and (awake := [pid for pid in self.workers if pid not in self.asleep]):
+            pid = self.chance.choice(awake)
+            os.kill(pid, signal.SIGSTOP)
+            self._note(pid, os.waitpid(pid, os.WUNTRACED)[1])  # it may have died at that moment: then another one
         self.is_next_to_stop = True
 
     def _wake(self, pid: int) -> None:
         if pid not in self.workers:
             return
+        self.asleep.discard(pid)
         with db.connect(self.settings) as connection:
             self.held += connection.execute(sa.text(HELD), {"seconds": LONGEST_IDLE_S + 1}).scalar_one()
         os.kill(pid, signal.SIGCONT)
