@@ -238,7 +238,6 @@ class Scorer:
 def _spare_collector() -> None:
     """Let Python's collector of cycles leave out what is loaded by now, for good: to walk through it takes some 0.2 s,
     and comes in the middle of a batch."""
-    gc.collect()
     gc.freeze()
 
 
