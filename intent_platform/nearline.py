@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -99,12 +100,10 @@ def _settle(
     claimed: Sequence[sa.RowMapping],
     now: datetime,
 ) -> BatchReport:
-    shop = settings.shop
     judged = door.judge(claimed)
-    fresh = queue.keep_first_arrivals(connection, shop, judged.accepted)
+    fresh = queue.keep_first_arrivals(connection, settings.shop, judged.accepted)
     if fresh.num_rows:
         move_profiles(connection, serving.release, fresh, serving.stamp(now, settings), settings)
-        queue.keep_accepted(connection, shop, fresh)
     queue.keep_rejected(connection, judged.rejected, settings)
     return _report(claimed, judged, fresh)
 
@@ -151,6 +150,7 @@ class Scorer:
     _swept_at: float = float("-inf")  # monotonic s
     _share: tuple[int, int] = (0, 1)
     _door: InboxDoor | None = None
+    _connection: sa.Connection | None = None
     _most: int = EVENTS_PER_BATCH  # fewer since a batch failed, so that what is wrong is soon alone
 
     def run(self, *, drain: bool = False) -> Tally:
@@ -182,16 +182,33 @@ class Scorer:
         return self.tally
 
     def close(self) -> None:
-        """Give back what judging holds; taking another batch opens it again."""
+        """Give back what it holds; taking another batch opens it again."""
         if self._door is not None:
             self._door.close()
         self._door = None
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """On the connection that it keeps; after an error, the next one is on a new connection."""
+        try:
+            self._connection = self._connection or db.keep_connection(self.settings)
+            with db.transaction(self._connection, self.settings):
+                yield self._connection
+        except BaseException:
+            self._disconnect()
+            raise
 
     def take(self, serving: Serving, look: Look = EVERYTHING) -> int:
         """One batch of events in one transaction; returns how many were claimed."""
         began = time.monotonic()
         try:
-            with db.connect(self.settings) as connection:
+            with self._transaction() as connection:
                 door, given = self._door_of(now := self.clock()), (connection, serving)
                 if self._most == 1:
                     report = take_suspect(*given, door, self.settings, look=look, now=now)
@@ -230,7 +247,8 @@ class Scorer:
         """The door of the received day that it is by now, in the shop's time zone."""
         today = now.astimezone(self.settings.zone).date()
         if self._door is None or self._door.received_on != today:
-            self.close()
+            if self._door is not None:
+                self._door.close()
             self._door = InboxDoor(today, self.settings)
         return self._door
 

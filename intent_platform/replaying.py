@@ -104,7 +104,6 @@ def _settle(
     fresh = queue.keep_first_arrivals(connection, settings.shop, judged.accepted)
     if fresh.num_rows:
         move_profiles(connection, serving.release, fresh, serving.stamp(now, settings), settings)
-        queue.keep_accepted(connection, settings.shop, fresh)
     is_fresh = set(fresh["line"].to_pylist())
     good = judged.accepted["line"].to_pylist()
     bad = {each.place.line: each.broken_rule for each in judged.rejected}

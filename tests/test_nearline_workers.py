@@ -108,19 +108,21 @@ def test_a_server_that_goes_away_in_the_middle_is_not_the_events_fault(shop, mon
     assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t1",)]
 
 
-@pytest.mark.parametrize("step", ["claim", "keep_accepted"])  # a statement follows it; a COPY does
+@pytest.mark.parametrize(("module", "step"), [(queue, "claim"), (nearline, "rescore")])  # then a statement; a commit
 @pytest.mark.parametrize("most", [1, 1_000])
-def test_a_scorer_that_was_stopped_for_too_long_gives_its_events_back_and_goes_on(shop, monkeypatch, step, most):
+def test_a_scorer_that_was_stopped_for_too_long_gives_its_events_back_and_goes_on(
+    shop, monkeypatch, module, step, most
+):
     put(shop, today_event(1))
-    original = getattr(queue, step)
+    original = getattr(module, step)
 
     def stopped(connection, *more, **named):
-        result = original(connection, *more, **named) if step == "claim" else None
+        result = original(connection, *more, **named)
         connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
         time.sleep(0.2)
-        return result if step == "claim" else original(connection, *more, **named)
+        return result
 
-    monkeypatch.setattr(queue, step, stopped)
+    monkeypatch.setattr(module, step, stopped)
     scorer = Scorer(settings=shop, clock=lambda: EVENING)
     scorer._most = most
     release, promotion = training.current_release(shop)

@@ -7,8 +7,11 @@ from intent_platform.db.connection import (
     exclusive,
     execute_many,
     is_lost,
+    keep_connection,
+    prepared,
     query,
     stream,
+    transaction,
 )
 from intent_platform.db.embedded import serve
 from intent_platform.db.migrations import migrate
@@ -20,8 +23,11 @@ __all__ = [
     "exclusive",
     "execute_many",
     "is_lost",
+    "keep_connection",
     "migrate",
+    "prepared",
     "query",
     "serve",
     "stream",
+    "transaction",
 ]

@@ -3,15 +3,16 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 
 import psycopg2
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import sqlalchemy as sa
 from psycopg2 import errors as pg_errors
 from psycopg2 import sql as pg_sql
+from sqlalchemy.dialects import postgresql
 
 from intent_platform.errors import DatabaseUnavailable
 from intent_platform.paths import resource_folder
@@ -23,14 +24,32 @@ COPY_BATCH_ROWS = 50_000
 @contextmanager
 def connect(settings: Settings) -> Iterator[sa.Connection]:
     """A connection inside one transaction. DatabaseUnavailable says which server, without the password."""
+    with _explained(settings), _engine(settings.database_url).begin() as connection:
+        yield connection
+
+
+def keep_connection(settings: Settings) -> sa.Connection:
+    """One for many transactions, which then need not be tested whether it still stands: a trip to the server each."""
+    with _explained(settings):
+        return _engine(settings.database_url).connect()
+
+
+@contextmanager
+def transaction(kept: sa.Connection, settings: Settings) -> Iterator[None]:
+    """As `connect`, on a kept connection; after a DatabaseUnavailable, close it."""
+    with _explained(settings), kept.begin():
+        yield
+
+
+@contextmanager
+def _explained(settings: Settings) -> Iterator[None]:
     if not settings.database_url:
         raise DatabaseUnavailable(
             "No database is set: give INTENT_DATABASE_URL, or run the command through `intent`, which starts "
             "the embedded Postgres."
         )
     try:
-        with _engine(settings.database_url).begin() as connection:
-            yield connection
+        yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, psycopg2.OperationalError) as error:
         raise _unavailable(settings, error) from error
     except psycopg2.DatabaseError as error:
@@ -69,6 +88,24 @@ def query(connection: sa.Connection, name: str, *then: str, **parameters: object
     Returns the last one's rows, or none for a statement without.
     """
     result = connection.execute(_statement(name, *then), parameters)
+    return result.mappings().all() if result.returns_rows else ()
+
+
+def prepared(connection: sa.Connection, name: str, *then: str, **parameters: object) -> Sequence[sa.RowMapping]:
+    """As `query`, for statements that are sent all day: each is planned once per connection, as to plan one anew may
+    take longer than to run it. Where the best plan depends on the values, `query` is right.
+
+    The type of each parameter must follow from the statement: by a cast, or by what it is compared with.
+    """
+    known = connection.connection.info.setdefault("prepared", set())
+    statements = [_prepared(each) for each in (name, *then)]
+    for each in statements:
+        if each.name not in known:
+            connection.exec_driver_sql(each.preparing)
+            known.add(each.name)
+    executing = "; ".join(each.executing for each in statements)
+    given = tuple(parameters[parameter] for each in statements for parameter in each.parameters)
+    result = connection.exec_driver_sql(executing, given)
     return result.mappings().all() if result.returns_rows else ()
 
 
@@ -113,14 +150,18 @@ def array_columns(rows: pa.Table, prefix: str = "") -> dict[str, str]:
 
     Saves a temporary table where COPY could go: up to some thousand rows, as all of it is part of the statement.
     """
-    return {prefix + name: _array(rows[name].combine_chunks()) for name in rows.column_names}
+    return {prefix + name: _array(each) for name, each in zip(rows.column_names, rows.itercolumns(), strict=True)}
 
 
-def _array(values: pa.Array) -> str:
+def _array(values: pa.ChunkedArray) -> str:
     """A Postgres array literal. Joined by Python, which for few rows beats a chain of Arrow's functions by far."""
-    if pa.types.is_timestamp(values.type):  # Arrow looks the zone up for each moment, unless there is none
-        values = pc.binary_join_element_wise(values.cast(pa.timestamp("us")).cast(pa.string()), "Z", "")
+    is_timestamp = pa.types.is_timestamp(values.type)
+    if is_timestamp:  # Arrow looks the zone up for each moment, unless there is none
+        values = values.cast(pa.timestamp("us"))
     texts = values.cast(pa.string()).to_pylist()
+    if not pa.types.is_string(values.type):
+        zone = "Z" if is_timestamp else ""
+        return "{" + ",".join("NULL" if text is None else text + zone for text in texts) + "}"
     if texts and not values.null_count:
         joined = "\0".join(texts)
         if joined.count("\0") == len(texts) - 1:  # Postgres has no text with a NUL: all are escaped at once
@@ -141,6 +182,26 @@ def _engine(url: str) -> sa.Engine:
 def _statement(*names: str) -> sa.TextClause:
     files = (resource_folder("sql") / "queries" / f"{name}.sql" for name in names)
     return sa.text("".join(each.read_text(encoding="utf-8") for each in files))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Prepared:
+    name: str
+    preparing: str
+    executing: str  # with a %s for each parameter
+    parameters: Sequence[str]
+
+
+@lru_cache(maxsize=256)
+def _prepared(name: str) -> _Prepared:
+    compiled = _statement(name).compile(dialect=postgresql.dialect(paramstyle="numeric_dollar"))
+    parameters = tuple(compiled.positiontup or ())
+    return _Prepared(
+        name=name,
+        preparing=f"PREPARE {name} AS {compiled}".replace("%", "%%"),
+        executing=f"EXECUTE {name} ({', '.join(['%s'] * len(parameters))})" if parameters else f"EXECUTE {name}",
+        parameters=parameters,
+    )
 
 
 def _without_password(url: str) -> str:

@@ -75,7 +75,7 @@ def lock_devices(connection: sa.Connection, shop: str, events: pa.Table, setting
     names = sorted(set(events["anonymous_id"].drop_null().to_pylist()))
     if not names:
         return Devices(known={}, newly_linked=(), settings=settings)
-    rows = db.query(connection, "add_missing_devices", "lock_devices", shop=shop, anonymous_ids=names)
+    rows = db.prepared(connection, "add_missing_devices", "lock_devices", shop=shop, anonymous_ids=names)
     known = {row["anonymous_id"]: Device(linked_at=row["linked_at"], user_id=row["user_id"]) for row in rows}
     both = events.filter(pc.and_(events["user_id"].is_valid(), events["anonymous_id"].is_valid()))
     newly_linked = set()

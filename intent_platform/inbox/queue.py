@@ -4,10 +4,10 @@ import select
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 
 import psycopg2
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from intent_platform import db
@@ -42,28 +42,16 @@ def claim(connection: sa.Connection, shop: str, look: Look, *, most: int) -> Seq
 
 
 def keep_first_arrivals(connection: sa.Connection, shop: str, accepted: pa.Table) -> pa.Table:
-    """Those of the accepted events whose id never came before; the others are noted in inbox.duplicate."""
+    """Those of the accepted events whose id never came before: kept in inbox.accepted, where validate_events reads
+    them. The others are noted in inbox.duplicate."""
     if not accepted.num_rows:
         return accepted
-    ids = accepted["event_id"].to_pylist()
-    first = {event_id: place for place, event_id in reversed(list(enumerate(ids)))}
-    day: date = accepted["received_on"][0].as_py()
-    fresh = db.query(connection, "see_events", shop=shop, received_on=day, event_ids=sorted(first))
-    new = {row["event_id"] for row in fresh}
-    if len(new) == len(ids):
+    rows = accepted.drop_columns(["file"])
+    rows = rows.rename_columns(["seq" if name == "line" else name for name in rows.column_names])
+    first = db.prepared(connection, "keep_arrivals", shop=shop, **db.array_columns(rows))
+    if len(first) == accepted.num_rows:
         return accepted
-    is_new = [event_id in new and first[event_id] == place for place, event_id in enumerate(ids)]
-    repeats = accepted.select(["received_on", "event_id", "line"]).filter(pa.array([not each for each in is_new]))
-    rows = repeats.rename_columns(["received_on", "event_id", "seq"])
-    db.copy_rows(connection, "inbox.duplicate", rows.append_column("shop", pa.repeat(shop, rows.num_rows)))
-    return accepted.filter(pa.array(is_new))
-
-
-def keep_accepted(connection: sa.Connection, shop: str, accepted: pa.Table) -> None:
-    """Write them to inbox.accepted, where validate_events reads them."""
-    kept = accepted.drop_columns(["file"])
-    renamed = kept.rename_columns(["seq" if name == "line" else name for name in kept.column_names])
-    db.copy_rows(connection, "inbox.accepted", renamed.append_column("shop", pa.repeat(shop, renamed.num_rows)))
+    return accepted.filter(pc.is_in(accepted["line"], value_set=pa.array([row["seq"] for row in first], pa.int64())))
 
 
 def keep_rejected(connection: sa.Connection, rejected: Sequence[Rejected], settings: Settings) -> None:

@@ -46,7 +46,7 @@ class States:
 def lock_states(connection: sa.Connection, shop: str, user_ids: Iterable[str]) -> States:
     """Lock and read the states of these shoppers, in key order; one without a state gets an empty row to lock."""
     wanted = sorted(set(user_ids))
-    rows = db.query(connection, "add_missing_states", "lock_states", shop=shop, user_ids=wanted)
+    rows = db.prepared(connection, "add_missing_states", "lock_states", shop=shop, user_ids=wanted)
     found = [row for row in rows if row["events"] is not None]
     return States(
         events=_decoded((row["user_id"], bytes(row["events"])) for row in found),
@@ -56,7 +56,7 @@ def lock_states(connection: sa.Connection, shop: str, user_ids: Iterable[str]) -
 
 def write_states(connection: sa.Connection, shop: str, rows: Rows, valid_at: np.ndarray) -> None:
     """Replace the states of the rows' users, which are locked; rows: OWNED_SCHEMA; valid_at: int64 µs (users,)."""
-    db.query(connection, "replace_states", shop=shop, **db.array_columns(state_rows(rows, valid_at)))
+    db.prepared(connection, "replace_states", shop=shop, **db.array_columns(state_rows(rows, valid_at)))
 
 
 def forget_states(connection: sa.Connection, shop: str, user_ids: Iterable[str]) -> None:

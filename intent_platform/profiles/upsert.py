@@ -71,13 +71,13 @@ def upsert(connection: sa.Connection, rows: ProfileRows) -> int:
     """Write one set of users; return how many profile rows changed. Locks: those users' rows until commit."""
     if not rows.profiles.num_rows:
         return 0
-    moved = db.query(connection, "move_profiles", **asdict(rows.stamp), **db.array_columns(rows.profiles))
+    moved = db.prepared(connection, "move_profiles", **asdict(rows.stamp), **db.array_columns(rows.profiles))
     given = dict(zip(rows.user_ids, rows.profiles["content_digest"].to_pylist(), strict=True))
     digests = [(each["user_id"], given[each["user_id"]], each["found_digest"] or "") for each in moved]
     interests_of = [user_id for user_id, new, old in digests if new[INTERESTS] != old[INTERESTS]]
     recommendations_of = [user_id for user_id, new, old in digests if new[RECOMMENDATIONS] != old[RECOMMENDATIONS]]
     if interests_of or recommendations_of:
-        db.query(
+        db.prepared(
             connection,
             "move_satellites",
             shop=rows.stamp.shop,
