@@ -1,10 +1,10 @@
 """Where the daily refresh meets the scorer: neither loses what the other knows.
 
 The refresh brings the lake's new days into the scorer's states. A shopper is ahead of the lake who has events from the
-inbox that no published day holds yet: lake and state are then merged under lock, and scored from both.
+inbox that no published day holds yet: they are then scored from lake and state together.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Self
@@ -18,18 +18,21 @@ from intent_platform import db
 from intent_platform.events.contract import UTC_TIME
 from intent_platform.inbox.merging import Devices, merge
 from intent_platform.inbox.seeding import as_owned, inbox_days, note_seeded, put_devices, put_states, sequence_days
-from intent_platform.inbox.states import OWNED_SCHEMA, lock_states
+from intent_platform.inbox.states import OWNED_SCHEMA, States, lock_states, read_states
 from intent_platform.index.registry import utc_now
 from intent_platform.index.release import Release
 from intent_platform.lake import Snapshot
 from intent_platform.model.examples import day_end
 from intent_platform.model.rows import Rows
 from intent_platform.profiles import Stamp
-from intent_platform.rescoring import rescore
+from intent_platform.rescoring import Rescored, rescored, write
 from intent_platform.settings import Settings
 
 USERS_PER_TRANSACTION = 25
-"""Of those ahead, who are scored while their states are locked: the scorer may be waiting for them."""
+"""Of those ahead, whose states are locked to be written: the scorer may be waiting for them."""
+
+USERS_SCORED_UNDER_LOCK = 5
+"""Of those whose state moved on while they were scored: the second time nobody may overtake."""
 
 
 @dataclass(kw_only=True)
@@ -87,7 +90,10 @@ class Meeting:
         self._leave(self._ahead(connection, pc.unique(histories["user_id"]).to_pylist()), histories)
 
     def catch_up(self, release: Release, stamp: Stamp) -> int:
-        """Score everyone who is ahead from lake and state together; returns how many were scored."""
+        """Score everyone who is ahead from lake and state together; returns how many were scored.
+
+        Without locks, and written where the state is still the one that was scored; else once more, under lock.
+        """
         lake = Rows.of(as_owned(pa.concat_tables(self.histories)) if self.histories else OWNED_SCHEMA.empty_table())
         place = {user_id: number for number, user_id in enumerate(lake.user_ids.to_pylist())}
         with db.connect(self.settings) as connection:
@@ -95,21 +101,31 @@ class Meeting:
             rows = db.query(connection, "all_users_ahead", shop=self.settings.shop, known_days=self.known_days)
         users = sorted(self.ahead | {row["user_id"] for row in rows})
         if users:
-            release.model.text.encoder.warm_up()  # not under locks, at the first query that the lake does not know
-        scored = 0
-        for first in range(0, len(users), USERS_PER_TRANSACTION):
-            some = users[first : first + USERS_PER_TRANSACTION]
+            release.model.text.encoder.warm_up()  # not under locks, for whom the scorer overtakes
+        scored, overtaken = 0, []
+        for some in _in_lots_of(USERS_PER_TRANSACTION, users):
             from_lake = lake.of_users(place[each] for each in some if each in place)
             with db.connect(self.settings) as connection:
-                scored += self._merge_and_score(connection, release, some, from_lake, stamp)
+                known = read_states(connection, stamp.shop, some)
+            found = self._rescored(release, some, from_lake, known, stamp)
+            with db.connect(self.settings) as connection:
+                states = lock_states(connection, stamp.shop, some)
+                unchanged = [each for each in some if states.is_as_in(known, each)]
+                scored += write(connection, found.only(unchanged))
+            overtaken += sorted(set(some).difference(unchanged))
+        for some in _in_lots_of(USERS_SCORED_UNDER_LOCK, overtaken):
+            from_lake = lake.of_users(place[each] for each in some if each in place)
+            with db.connect(self.settings) as connection:
+                states = lock_states(connection, stamp.shop, some)
+                scored += write(connection, self._rescored(release, some, from_lake, states, stamp))
         with db.connect(self.settings) as connection:
             note_seeded(connection, self.snapshot, self.day, self.settings)
         return scored
 
-    def _merge_and_score(
-        self, connection: sa.Connection, release: Release, users: list[str], from_lake: pa.Table, stamp: Stamp
-    ) -> int:
-        states = lock_states(connection, stamp.shop, users)
+    def _rescored(
+        self, release: Release, users: Sequence[str], from_lake: pa.Table, states: States, stamp: Stamp
+    ) -> Rescored:
+        """Lake and states together, scored."""
         has_lake = pc.is_in(states.events["user_id"], value_set=pc.unique(from_lake["user_id"]).cast(pa.string()))
         only_here = pc.invert(
             pc.is_in(states.events["received_on"], value_set=pa.array([None, *self.known_days], pa.date32()))
@@ -120,7 +136,7 @@ class Meeting:
         remembered = states.events.filter(kept)
         told = {user: max(states.valid_at.get(user, stamp.scored_at), stamp.scored_at) for user in users}
         events = merge(from_lake, remembered, Devices(known={}, newly_linked=(), settings=self.settings))
-        return rescore(connection, release, events, told, users, replace(stamp, source="nearline"), self.settings)
+        return rescored(release, events, told, users, replace(stamp, source="nearline"), self.settings)
 
     def _ahead(self, connection: sa.Connection, users: Iterable[str]) -> set[str]:
         key = {"shop": self.settings.shop, "user_ids": list(users), "known_days": self.known_days}
@@ -137,6 +153,11 @@ def _whole_days(in_lake: Mapping[date, int], accepted: Mapping[date, int], setti
     """Received days that are over and whose nearline events the lake has all; the rest may still grow."""
     today = utc_now().astimezone(settings.zone).date()
     return sorted(day for day, events in in_lake.items() if day < today and events >= accepted.get(day, 0))
+
+
+def _in_lots_of(size: int, users: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(users), size):
+        yield users[first : first + size]
 
 
 def _of_users(rows: pa.Table, users: pa.Array) -> pa.Table:

@@ -35,7 +35,7 @@ from intent_platform.index.registry import utc_now
 from intent_platform.index.release import Release
 from intent_platform.log import get_logger
 from intent_platform.profiles import Stamp
-from intent_platform.rescoring import rescore
+from intent_platform.rescoring import rescored, write
 from intent_platform.serving import BatchReport, Follower, Serving, Tally
 from intent_platform.settings import Settings
 
@@ -117,7 +117,7 @@ def move_profiles(
     concerned = {*new["user_id"].to_pylist(), *devices.affected_owners()}
     states = lock_states(connection, stamp.shop, concerned)
     events = merge(states.events, new, devices)
-    rescore(connection, release, events, states.valid_at, concerned, stamp, settings)
+    write(connection, rescored(release, events, states.valid_at, concerned, stamp, settings))
 
 
 def _owned(fresh: pa.Table, devices: Devices) -> pa.Table:

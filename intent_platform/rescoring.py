@@ -1,13 +1,16 @@
 """Remembered events → scores → profiles and states: what the scorer and the daily refresh do alike.
 
-The caller owns the transaction and has locked the states of everyone concerned.
+The caller owns the transaction, and has locked the states of everyone concerned when it writes.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from intent_platform import db
@@ -21,35 +24,64 @@ from intent_platform.scoring import score_users
 from intent_platform.settings import Settings
 
 
-def rescore(
-    connection: sa.Connection,
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rescored:
+    """What profiles and states of some shoppers are to be."""
+
+    rows: Rows  # OWNED_SCHEMA, what is remembered from now on
+    valid_at: np.ndarray  # int64 µs (users,), as states keep it
+    profiles: ProfileRows | None  # None where nobody has an event any more
+    gone: Collection[str]  # who has none: their events moved to the user that a device was linked to
+    stamp: Stamp
+
+    def only(self, user_ids: Collection[str]) -> Self:
+        """Those of these users."""
+        is_kept = pc.is_in(self.rows.user_ids, value_set=pa.array(sorted(user_ids), pa.string())).to_numpy(False)
+        rows = Rows.of(self.rows.table.filter(pa.array(is_kept[self.rows.user])))
+        profiles = self.profiles.only(rows.user_ids.to_pylist()) if self.profiles and rows.users else None
+        gone = set(user_ids).intersection(self.gone)
+        return replace(self, rows=rows, valid_at=self.valid_at[is_kept], profiles=profiles, gone=gone)
+
+
+def rescored(
     release: Release,
     events: pa.Table,
     told_until: Mapping[str, datetime],
     wanted: Collection[str],
     stamp: Stamp,
     settings: Settings,
-) -> int:
-    """Score the owners of the events, move their profiles, keep their states; returns how many were scored.
+) -> Rescored:
+    """Score the owners of the events.
 
-    events: OWNED_SCHEMA in order, all that is known of everyone `wanted`; who has none any more (they moved to the user
-    that a device was linked to) is forgotten. told_until: what a profile was told before is not taken back by a late
-    event; it is told again as of that moment. ReleaseMoved: a newer promotion told one of them that moment already, so
-    this one may not, and the transaction must not keep the events.
+    events: OWNED_SCHEMA in order, all that is known of everyone `wanted`. told_until: what a profile was told before is
+    not taken back by a late event; it is told again as of that moment.
     """
     rows = Rows.of(events)
     rows = recent(rows, valid_at_of(rows, told_until), settings)
     valid_at = valid_at_of(rows, told_until)
+    profiles = None
+    if rows.users:
+        scores = score_users(release, as_sequences(rows, settings), valid_at, settings)
+        profiles = ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp)
     gone = set(wanted).difference(rows.user_ids.to_pylist())
-    if gone:
-        forget_states(connection, stamp.shop, gone)
-    if not rows.users:
+    return Rescored(rows=rows, valid_at=valid_at, profiles=profiles, gone=gone, stamp=stamp)
+
+
+def write(connection: sa.Connection, found: Rescored) -> int:
+    """Move profiles and replace states, which are locked and still what was scored; returns how many were scored.
+
+    ReleaseMoved: a newer promotion told one of them that moment already, so this one may not, and the transaction must
+    not keep the events.
+    """
+    shop, rows = found.stamp.shop, found.rows
+    if found.gone:
+        forget_states(connection, shop, found.gone)
+    if found.profiles is None:
         return 0
-    scores = score_users(release, as_sequences(rows, settings), valid_at, settings)
-    moved = upsert(connection, ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp))
+    moved = upsert(connection, found.profiles)
     if moved < rows.users:
-        _check_newest(connection, rows, stamp)
-    write_states(connection, stamp.shop, rows, valid_at)
+        _check_newest(connection, rows, found.stamp)
+    write_states(connection, shop, rows, found.valid_at)
     return rows.users
 
 

@@ -222,6 +222,31 @@ def test_a_refresh_loads_the_encoder_before_it_locks_a_shopper(shop, monkeypatch
     assert steps == ["warm_up", "lock_states"]
 
 
+def test_a_scorer_overtakes_a_refresh_that_is_scoring_and_neither_loses_what_the_other_knows(shop, monkeypatch):
+    put(shop, today_event(1), today_event(2, user_id="emil"))
+    drain(shop)
+    scored = []
+
+    def overtaken(release, events, told_until, wanted, *more):
+        scored.append(len(wanted))
+        if len(scored) == 1:
+            put(shop, today_event(3))
+            drain(shop)
+        return rescored(release, events, told_until, wanted, *more)
+
+    rescored = meeting.rescored
+    monkeypatch.setattr(meeting, "rescored", overtaken)
+    daily.refresh_profiles(YESTERDAY, shop)
+    assert scored == [2, 1]
+    assert profile(shop, "anna", "events_1d, events_7d") == (2, 7)
+    assert profile(shop, "emil", "events_1d") == (1,)
+    monkeypatch.undo()
+    before = content(shop)
+    drain(shop)
+    daily.refresh_profiles(YESTERDAY, shop)
+    assert content(shop) == before
+
+
 def test_a_rerun_of_the_day_counts_its_nearline_events_once(shop):
     put(shop, today_event(1))
     drain(shop)

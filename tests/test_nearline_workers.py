@@ -108,7 +108,7 @@ def test_a_server_that_goes_away_in_the_middle_is_not_the_events_fault(shop, mon
     assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t1",)]
 
 
-@pytest.mark.parametrize(("module", "step"), [(queue, "claim"), (nearline, "rescore")])  # then a statement; a commit
+@pytest.mark.parametrize(("module", "step"), [(queue, "claim"), (nearline, "write")])  # then a statement; a commit
 @pytest.mark.parametrize("most", [1, 1_000])
 def test_a_scorer_that_was_stopped_for_too_long_gives_its_events_back_and_goes_on(
     shop, monkeypatch, module, step, most

@@ -45,7 +45,7 @@ SHOPPERS = 40
 KINDS = ("view", "view", "add_to_cart", "purchase")
 POINTS = (
     (queue, "claim"), (queue, "keep_first_arrivals"), (nearline, "lock_devices"), (nearline, "lock_states"),
-    (nearline, "rescore"), (queue, "keep_rejected"), (queue, "rotate"),
+    (nearline, "rescored"), (nearline, "write"), (queue, "keep_rejected"), (queue, "rotate"),
 )  # fmt: skip
 """Steps of a batch, and of what goes on beside it; after each of them a worker can be made to die or to stop."""
 

@@ -4,9 +4,10 @@ The caller owns the transaction. A state holds the events of the last history_da
 so that nearline scores from the same rows as the daily refresh.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -37,21 +38,40 @@ _decompress = zstandard.ZstdDecompressor().decompress
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class States:
-    """What is known of some shoppers; their rows are locked until the transaction ends."""
+    """What is known of some shoppers."""
 
-    events: pa.Table  # OWNED_SCHEMA, in no order
-    valid_at: dict[str, datetime]  # by user_id, where a profile was told before
+    contents: Mapping[str, bytes]  # by user_id, as stored
+    valid_at: Mapping[str, datetime]  # by user_id, where a profile was told before
+
+    @cached_property
+    def events(self) -> pa.Table:
+        """OWNED_SCHEMA, in no order."""
+        return _decoded(self.contents.items())
+
+    def is_as_in(self, other: "States", user_id: str) -> bool:
+        of_user = [(each.contents.get(user_id), each.valid_at.get(user_id)) for each in (self, other)]
+        return of_user[0] == of_user[1]
 
 
 def lock_states(connection: sa.Connection, shop: str, user_ids: Iterable[str]) -> States:
     """Lock and read the states of these shoppers, in key order; one without a state gets an empty row to lock."""
     wanted = sorted(set(user_ids))
-    rows = db.prepared(connection, "add_missing_states", "lock_states", shop=shop, user_ids=wanted)
-    found = [row for row in rows if row["events"] is not None]
-    return States(
-        events=_decoded((row["user_id"], bytes(row["events"])) for row in found),
-        valid_at={row["user_id"]: row["valid_at"] for row in rows if row["valid_at"] is not None},
-    )
+    return _states(db.prepared(connection, "add_missing_states", "lock_states", shop=shop, user_ids=wanted))
+
+
+def read_states(connection: sa.Connection, shop: str, user_ids: Collection[str]) -> States:
+    """The same without a lock: what they were a moment ago."""
+    return _states(db.query(connection, "read_states", shop=shop, user_ids=list(user_ids)))
+
+
+def _states(rows: Iterable[sa.RowMapping]) -> States:
+    contents, valid_at = {}, {}
+    for row in rows:
+        if row["events"] is not None:
+            contents[row["user_id"]] = bytes(row["events"])
+        if row["valid_at"] is not None:
+            valid_at[row["user_id"]] = row["valid_at"]
+    return States(contents=contents, valid_at=valid_at)
 
 
 def write_states(connection: sa.Connection, shop: str, rows: Rows, valid_at: np.ndarray) -> None:
