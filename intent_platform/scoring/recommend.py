@@ -3,7 +3,10 @@
 U users of a chunk, C candidates per user, N items of the index; a candidate is a position in the index, −1 for none.
 """
 
+import math
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -311,44 +314,39 @@ def _best(
 
     What crowds comes after what does not: it is shown only where there is too little else.
     """
-    key = np.where(may_show, rank_key, -np.inf)
-    key = np.where(_is_repeat(key, item), -np.inf, key)
-    order = np.lexsort((item, -key), axis=1)
-    is_open = np.isfinite(np.take_along_axis(key, order, axis=1))
-    is_first = _uncrowded(np.take_along_axis(item, order, axis=1), is_open, crowds, wanted)
-    top = np.argsort(np.where(is_first, 0, np.where(is_open, 1, 2)), axis=1, kind="stable")[:, :wanted]
-    user, place = np.nonzero(np.take_along_axis(is_open, top, axis=1))
-    return user, place, np.take_along_axis(order, top, axis=1)[user, place]
+    count = may_show.sum(axis=1)  # what may be shown comes first
+    order = np.lexsort((item, np.where(may_show, -rank_key, np.inf)), axis=1)[:, : int(count.max(initial=0))]
+    ordered = np.take_along_axis(item, order, axis=1)
+    (brand, per_brand), (category, per_category) = crowds
+    lists = (each.tolist() for each in (count, ordered, brand[ordered], category[ordered]))
+    places = [_uncrowded(wanted, (per_brand, per_category), *of_user) for of_user in zip(*lists, strict=True)]
+    user = np.repeat(np.arange(len(item)), [len(each) for each in places])
+    column = order[user, np.fromiter(chain.from_iterable(places), np.int64, len(user))]
+    return user, np.arange(len(user)) - np.searchsorted(user, user), column
 
 
-def _uncrowded(item: np.ndarray, is_open: np.ndarray, crowds: list[tuple[np.ndarray, int]], wanted: int) -> np.ndarray:
-    """bool (U, C): taken one by one, best first, while neither group is full; at most `wanted` of a user."""
-    users, columns = item.shape
-    # (C, U, groups): of what is of no group, each column is one of its own.
-    own = np.stack([np.where(item >= 0, group[item], -1) for group, _ in crowds], axis=2).swapaxes(0, 1)
-    own = np.where(own >= 0, own, -2 - np.arange(columns)[:, None, None])
-    most = np.array([most for _, most in crowds])
-    taken = np.zeros((columns, users), bool)
-    groups = np.full((wanted, users, len(crowds)), -1)  # of what was taken
-    count = np.zeros(users, np.int64)
-    for column in range(int(is_open.sum(axis=1).max(initial=0))):  # what is open comes first
-        is_full = (groups == own[column]).sum(axis=0) >= most
-        taken[column] = is_open[:, column] & (count < wanted) & ~is_full.any(axis=1)
-        user = np.flatnonzero(taken[column])
-        groups[count[user], user] = own[column, user]
-        count += taken[column]
-        if (count == wanted).all():
-            break
-    return taken.T
-
-
-def _is_repeat(key: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """bool (U, C): the same item is there with a larger key."""
-    by_item = np.lexsort((-key, item), axis=1)
-    sorted_item = np.take_along_axis(item, by_item, axis=1)
-    is_repeat = np.zeros(item.shape, bool)
-    np.put_along_axis(is_repeat, by_item[:, 1:], sorted_item[:, 1:] == sorted_item[:, :-1], axis=1)
-    return is_repeat
+def _uncrowded(
+    wanted: int, most: tuple[int, int], count: int, items: list[int], brands: list[int], categories: list[int]
+) -> list[int]:
+    """Places of at most `wanted` different ones of the first `count` items, which are in order, best first: those taken
+    one by one while neither their brand nor their category is full, then those passed over."""
+    per_brand, per_category = most
+    # What is of no brand, or of no category, is never too much.
+    of_brand, of_category = (defaultdict[int, float](int, {-1: -math.inf}) for _ in range(2))
+    taken: dict[int, int] = {}
+    passed: dict[int, int] = {}
+    for place, item, brand, category in zip(range(count), items, brands, categories, strict=False):
+        if item in taken or item in passed:
+            continue
+        if of_brand[brand] < per_brand and of_category[category] < per_category:
+            taken[item] = place
+            of_brand[brand] += 1
+            of_category[category] += 1
+            if len(taken) == wanted:
+                break
+        else:
+            passed[item] = place
+    return [*taken.values(), *passed.values()][:wanted]
 
 
 def _table(
