@@ -166,8 +166,11 @@ class SessionNeighbours:
         in_prefix, place: of each item of the pairs' sessions, in the prefix (0: not there) and in self.sessions.item.
         first: where each pair's items begin.
         """
-        width = max(len(self.sessions.item), 1)
-        return np.maximum.reduceat(in_prefix * width + place, first) % width if len(first) else first
+        if not len(first):
+            return first
+        rank = in_prefix * len(self.sessions.item)
+        rank += place
+        return np.maximum.reduceat(rank, first) % len(self.sessions.item)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,7 +5,8 @@ U users of a chunk, C candidates per user, N items of the index; a candidate is 
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
@@ -27,26 +28,43 @@ NEXT_ITEMS = 50  # candidates by what comes next
 MOST_NEXT_ITEMS = 1_000  # looked at where most of the shop is sold out
 
 CARTED = 4  # items of a shopper's cart
+OF_FAVOURITES = 20, 10, 10  # popular items of a shopper's favourite categories
 
 TITLE_LETTERS = 48  # of a title that is named in a reason
 
 
 @dataclass(kw_only=True)
 class _Candidates:
-    """Columns (U, C), of the origin (C,), that grow source by source."""
+    """Of each source: items (U, c), an origin, and values that broadcast to the items."""
 
-    item: list[np.ndarray]
-    rank_key: list[np.ndarray]  # orders a user's candidates across sources, larger first
-    score: list[np.ndarray]  # the source's own score
-    origin: list[np.ndarray]
-    reason: list[np.ndarray]  # index into the chunk's table of reasons
+    item: list[np.ndarray] = field(default_factory=list)
+    rank_key: list[np.ndarray | float] = field(default_factory=list)  # orders a user's candidates, larger first
+    score: list[np.ndarray | float] = field(default_factory=list)  # the source's own
+    origin: list[int] = field(default_factory=list)
+    reason: list[np.ndarray | int] = field(default_factory=list)  # index into the chunk's table of reasons
+    starts: list[int] = field(default_factory=lambda: [0])  # of each source's columns, all side by side, and the end
 
-    def add(self, item: np.ndarray, key: np.ndarray, score: np.ndarray, origin: int, reason: np.ndarray) -> None:
-        """item (U, c); key, score and reason broadcast to it."""
-        self.item.append(item.astype(np.int64))
-        self.origin.append(np.full(item.shape[1], origin))
-        for into, values in ((self.rank_key, key), (self.score, score), (self.reason, reason)):
-            into.append(np.broadcast_to(values, item.shape))
+    def add(
+        self,
+        item: np.ndarray,
+        key: np.ndarray | float,
+        score: np.ndarray | float,
+        origin: int,
+        reason: np.ndarray | int,
+    ) -> None:
+        self.item.append(item)
+        self.starts.append(self.starts[-1] + item.shape[1])
+        self.rank_key.append(key)
+        self.score.append(score)
+        self.origin.append(origin)
+        self.reason.append(reason)
+
+    def beside(self, values: Sequence[np.ndarray | float], kind: type) -> np.ndarray:
+        """(U, C): a value of each source, side by side as the items are."""
+        table: np.ndarray = np.empty((len(self.item[0]), self.starts[-1]), kind)
+        for value, start, stop in zip(values, self.starts[:-1], self.starts[1:], strict=True):
+            table[:, start:stop] = value
+        return table
 
 
 def recommend(
@@ -81,24 +99,25 @@ def _recommend_chunk(
     users: np.ndarray,
     settings: Settings,
 ) -> pa.Table:
-    found = _Candidates(item=[], rank_key=[], score=[], origin=[], reason=[])
+    found = _Candidates()
     reasons = ["popular now", "left in the cart", "often chosen next after what was looked at", "time to buy it again"]
     span = slice(int(rows.starts[users[0]]), int(rows.starts[users[-1] + 1]))
     next_items = _next_items(release, rows, position, hidden, users)
     if next_items is not None:
         items, probability = next_items
-        found.add(items, 2.0 - np.arange(items.shape[1]) / 100, probability, NEXT_ITEM, np.array(2))
+        found.add(items, 2.0 - np.arange(items.shape[1]) / 100, probability, NEXT_ITEM, 2)
     bought = _Bought.of(release, rows, position, age, users, span)
-    found.add(bought.due, 1.95 - np.arange(bought.due.shape[1]) / 100, np.array(1.0), AGAIN, np.array(3))
+    found.add(bought.due, 1.95 - np.arange(bought.due.shape[1]) / 100, 1.0, AGAIN, 3)
     _add_carts(found, rows, position, users, span)
     _add_popular(found, release, interests, users, reasons)
     _add_text(found, release, rows, position, users, span, reasons)
-    item = np.concatenate(found.item, axis=1)
+    item = found.beside(found.item, np.int64)
     may_show = (item >= 0) & release.is_available[np.maximum(item, 0)] & ~bought.is_done_with(item)
-    rank_key = np.concatenate(found.rank_key, axis=1)
+    rank_key = found.beside(found.rank_key, np.float64)
     user, place, column = _best(item, rank_key, may_show, _crowds(release, settings), settings.recommendations)
-    score, reason = (np.concatenate(each, axis=1)[user, column] for each in (found.score, found.reason))
-    origin = np.concatenate(found.origin)[column]
+    score = found.beside(found.score, np.float64)[user, column]
+    reason = found.beside(found.reason, np.int64)[user, column]
+    origin = np.repeat(found.origin, np.diff(found.starts))[column]
     return _table(rows, release, users[user], place + 1, item[user, column], score, origin, reason, reasons)
 
 
@@ -127,7 +146,7 @@ def _nearest_available(release: Release, wanted: np.ndarray) -> tuple[np.ndarray
 
 def _widened(release: Release, count: int) -> int:
     """How many to ask for, so that about `count` of them are for sale."""
-    return int(min(count / max(float(release.is_available.mean()), 1e-9), MOST_NEXT_ITEMS))
+    return int(min(count / max(release.available_share, 1e-9), MOST_NEXT_ITEMS))
 
 
 def _available_first(release: Release, items: np.ndarray, log_odds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -176,38 +195,37 @@ def _add_carts(found: _Candidates, rows: Rows, position: np.ndarray, users: np.n
     kept = place < CARTED
     items[user[kept], place[kept]] = position[open_[kept]]
     score = 1.0 - np.arange(CARTED) / 10
-    found.add(items, 2.5 + score / 10, score, RECENT, np.array(1))
+    found.add(items, 2.5 + score / 10, score, RECENT, 1)
 
 
 def _add_popular(
     found: _Candidates, release: Release, interests: Interests, users: np.ndarray, reasons: list[str]
 ) -> None:
-    """Of the three favourite categories, of the favourite's department, and of the whole shop."""
+    """Of the favourite categories, of the favourite's department, and of the whole shop."""
     popular = release.popular
     _, names = release.index.category
     # With an entry behind them for who has no such favourite, as for a category that the index does not know.
     category_of = np.append(np.where(interests.category < len(names), interests.category, -1), -1)
     weight_of = np.append(interests.weight, 0.0)
-    first = np.searchsorted(interests.user, users)
-    count = np.searchsorted(interests.user, users, side="right") - first
+    first = np.searchsorted(interests.user, users)[:, None]
+    count = np.searchsorted(interests.user, users, side="right")[:, None] - first
+    place = np.arange(len(OF_FAVOURITES))
+    entry = np.where(place < count, first + place, -1)  # (U, favourites)
+    category, weight = category_of[entry], weight_of[entry]
     base = len(reasons)
-    reasons.extend(f"popular in {name}" for name in names)
-    for place in range(3):
-        entry = np.where(count > place, first + place, -1)
-        category = category_of[entry]
-        items = _rows_or_none(popular.in_category, category)[:, : 20 if place == 0 else 10]
-        weight = weight_of[entry][:, None]
-        share = popular.share[np.maximum(items, 0)]
-        closeness = 1.0 - np.arange(items.shape[1]) / 40
-        reason = np.where(category >= 0, base + category, 0)[:, None]
-        found.add(items, (0.2 + 0.8 * weight) * closeness, share, POPULAR, reason)
-        if place == 0:
-            department = np.append(popular.department_of, -1)[category]
-            items = _rows_or_none(popular.in_department, department)[:, :10]
-            found.add(items, np.array(0.1), popular.share[np.maximum(items, 0)], POPULAR, np.array(0))
-    items = np.broadcast_to(popular.anywhere, (len(users), len(popular.anywhere)))
-    share = popular.share[np.maximum(items, 0)]
-    found.add(items, 0.05 * (1.0 - np.arange(items.shape[1]) / 80), share, POPULAR, np.array(0))
+    reasons.extend(popular.reason)
+    reason = np.where(category >= 0, base + category, 0)
+
+    def add(items: np.ndarray, key: np.ndarray | float, reason: np.ndarray | int) -> None:
+        found.add(items, key, popular.share[np.maximum(items, 0)], POPULAR, reason)
+
+    for favourite, most in enumerate(OF_FAVOURITES):
+        items = _rows_or_none(popular.in_category, category[:, favourite])[:, :most]
+        add(items, (0.2 + 0.8 * weight[:, [favourite]]) * (1.0 - np.arange(most) / 40), reason[:, [favourite]])
+    department = np.append(popular.department_of, -1)[category[:, 0]]
+    add(_rows_or_none(popular.in_department, department)[:, :10], 0.1, 0)
+    anywhere = np.broadcast_to(popular.anywhere, (len(users), len(popular.anywhere)))
+    add(anywhere, 0.05 * (1.0 - np.arange(len(popular.anywhere)) / 80), 0)
 
 
 def _rows_or_none(table: np.ndarray, code: np.ndarray) -> np.ndarray:
@@ -239,15 +257,14 @@ def _add_text(
     found.add(by_item, 0.45 * closeness, closeness, TEXT, base + reason[:, None])
     searched = np.flatnonzero(newest_query > newest_item)
     if len(searched):
-        asked = texts.take(pa.array(query[newest_query[searched]])).to_pylist()
-        keys = [understand(text).text for text in asked]
+        keys = [understand(texts[code].as_py()).text for code in query[newest_query[searched]].tolist()]
         distinct, of_user = np.unique(np.array(keys, dtype=object), return_inverse=True)
         near = _near_queries(release, list(distinct))
         items = np.full((len(users), near.shape[1]), -1)
         items[searched] = near[of_user]
         closeness = 1.0 - np.arange(near.shape[1]) / 20
         reasons.append("fits the last search")
-        found.add(items, 0.9 * closeness, closeness, TEXT, np.array(len(reasons) - 1))
+        found.add(items, 0.9 * closeness, closeness, TEXT, len(reasons) - 1)
 
 
 def _near_queries(release: Release, keys: list[str]) -> np.ndarray:
