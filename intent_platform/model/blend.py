@@ -137,6 +137,12 @@ class Shop:
         return self.rules.toarray()
 
     @cached_property
+    def likeness_table(self) -> np.ndarray:
+        """float32 (N, 2 N): dot products of each item's text with every one's, by the encoder and by n-grams."""
+        parts = (self.text_vectors[:, part] for part in self.text_parts)
+        return np.concatenate([part @ part.T for part in parts], axis=1)
+
+    @cached_property
     def log_popularity(self) -> np.ndarray:
         """float64 (N,): of each item's share in all that the sessions hold."""
         return np.log(self.popularity / max(float(self.popularity.sum()), 1e-9) + SHARE_FLOOR / 100)
@@ -161,7 +167,6 @@ def find_candidates(
 
     wanted: float32 (Q, D), the network's queries; nearest: int (Q, c), the items they find in the index.
     """
-    newest = _newest(prefixes)
     held = Held.of(prefixes, len(shop.vectors))
     if len(shop.vectors) <= WHOLE_ITEMS:
         near, rules = shop.neighbours.table_of(held), _weighted(prefixes, RULE_DECAY, shop.rule_table)
@@ -172,11 +177,9 @@ def find_candidates(
     item = _each_once(np.concatenate(sources, axis=1))
     row, column = np.arange(len(item))[:, None], np.maximum(item, 0)
     place = held.place_of(row * len(shop.vectors) + column)
-    (network,) = _dots(wanted[None], shop.vectors, column)
-    text = np.stack([np.where(newest[:, None] >= 0, shop.text_vectors[newest], 0.0), _text_of_sessions(shop, prefixes)])
-    meaning, letters = (_dots(text[..., part], shop.text_vectors[:, part], column) for part in shop.text_parts)
+    meaning, letters = _likeness(shop, prefixes, column)
     features = [
-        network,
+        _dots(wanted[None], shop.vectors, column)[0],
         np.log(_share_of(near, row, column) + SHARE_FLOOR),
         np.log(_share_of(rules, row, column) + SHARE_FLOOR),
         shop.log_popularity[column],
@@ -248,11 +251,27 @@ def _near_by_text(shop: Shop, prefixes: Runs) -> np.ndarray:
     return near.reshape(len(prefixes), -1)
 
 
-def _text_of_sessions(shop: Shop, prefixes: Runs) -> np.ndarray:
-    """float32 (Q, T): weighted means of the prefixes' text vectors, newer items weighing more."""
-    mixed = _weighted(prefixes, SESSION_DECAY, shop.text_vectors)
+def _likeness(shop: Shop, prefixes: Runs, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (2, Q, C) each, by the encoder and by n-grams: dot products of items' texts with that of the prefix's
+    newest item and with that of the session."""
+    if len(shop.vectors) <= WHOLE_ITEMS:
+        items, own = len(shop.vectors), _newest_and_mean(prefixes, shop.likeness_table)
+        row = np.arange(len(column))[:, None]
+        return own[:, row, column], own[:, row, items + column]
+    own = _newest_and_mean(prefixes, shop.text_vectors)
+    meaning, letters = (_dots(own[..., part], shop.text_vectors[:, part], column) for part in shop.text_parts)
+    return meaning, letters
+
+
+def _newest_and_mean(prefixes: Runs, table: np.ndarray) -> np.ndarray:
+    """float32 (2, Q, …): the row of table (N, …) that each prefix's newest item has, and a weighted mean of all its
+    items' rows, newer ones weighing more."""
+    newest = _newest(prefixes)
     total = np.bincount(prefixes.owner, weights=np.exp(-prefixes.from_end / SESSION_DECAY), minlength=len(prefixes))
-    return (mixed / np.maximum(total, 1e-9)[:, None]).astype(np.float32)
+    found = np.empty((2, len(prefixes), table.shape[1]), np.float32)
+    found[0] = np.where(newest[:, None] >= 0, table[newest], 0.0)
+    found[1] = _weighted(prefixes, SESSION_DECAY, table) / np.maximum(total, 1e-9)[:, None]
+    return found
 
 
 def _weighted(prefixes: Runs, decay: float, table: Any) -> Any:
