@@ -46,6 +46,7 @@ def found_for(*prefixes: list[int]) -> tuple[Candidates, dict[str, np.ndarray]]:
 def size(request, monkeypatch):
     for module in (blend, neighbours):
         monkeypatch.setattr(module, "DENSE_ENTRIES", request.param)
+    monkeypatch.setattr(blend, "WHOLE_ITEMS", request.param)
 
 
 @pytest.mark.usefixtures("size")
@@ -67,6 +68,27 @@ def test_features_say_where_a_candidate_comes_from():
     assert 0.5 < feature["session_letters"][0, place[4]] < 1.0  # the newest item, diluted by the one before
     assert [item for item in place if feature["is_in_prefix"][0, place[item]]] == [3, 5]
     assert [item for item in place if feature["is_newest"][0, place[item]]] == [3]
+
+
+def test_a_shop_of_few_items_and_one_of_many_find_alike(monkeypatch):
+    chance = np.random.default_rng(7)
+    items = 60
+    asked = Shop.of(
+        Runs.of([chance.integers(0, items, chance.integers(1, 9)).tolist() for _ in range(400)]),
+        Decays(neighbours=20),
+        vectors=chance.normal(size=(items, 4)).astype(np.float32),
+        text_vectors=chance.normal(size=(items, 6)).astype(np.float32),
+        encoder_dimensions=4,
+        near_by_text=chance.integers(-1, items, (items, 3)),
+    )
+    prefixes = Runs.of([chance.integers(0, items, length).tolist() for length in (1, 5, 0, 9)])
+    wanted, nearest = chance.normal(size=(4, 4)).astype(np.float32), chance.integers(0, items, (4, 5))
+    few = find_candidates(asked, prefixes, wanted, nearest, per_source=10)
+    monkeypatch.setattr(blend, "WHOLE_ITEMS", 0)
+    many = find_candidates(asked, prefixes, wanted, nearest, per_source=10)
+    assert few.item.shape[1] < items
+    assert np.array_equal(few.item, many.item)
+    np.testing.assert_allclose(few.features, many.features, atol=1e-5)
 
 
 def test_weights_follow_the_truth_and_ignore_noise():

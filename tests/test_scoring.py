@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pytest
 from model_shop import CATALOGUE, NOON, catalogue, history, many_histories
 
-from intent_platform.scoring import score
+from intent_platform.scoring import recommend, score
 from intent_platform.settings import Settings
 
 PROFILE_COLUMNS = [
@@ -176,6 +176,15 @@ def test_no_brand_and_no_category_crowds_the_list_while_there_is_something_else(
     assert Counter(items[each]["brand"] for each in shown).most_common(1)[0][1] <= 3
     all_there_is = replace(few, recommendations=13, recommendations_per_category=1)
     assert score(release, rows, valid_at=NOON, settings=all_there_is).recommendations.num_rows == 13
+
+
+def test_what_is_of_no_brand_or_category_is_never_too_much():
+    some_none, own = np.array([0, 1, -1, -1]), np.arange(4)
+    for brand, category in ((some_none, own), (own, some_none)):
+        user, place, column = recommend._best(
+            np.array([[3, 2, 1, 0]]), np.array([[4.0, 3, 2, 1]]), np.ones((1, 4), bool), [(brand, 1), (category, 1)], 3
+        )
+        assert (user.tolist(), place.tolist(), column.tolist()) == ([0, 0, 0], [0, 1, 2], [0, 1, 2])
 
 
 def test_no_item_twice_and_ranks_count_from_one(release):

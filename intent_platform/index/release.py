@@ -78,6 +78,11 @@ class Release:
         )
 
     @cached_property
+    def available_share(self) -> float:
+        """Of all items."""
+        return float(self.is_available.mean())
+
+    @cached_property
     def known_items(self) -> KnownItems:
         return KnownItems(vectors=self.index.vectors, category=self.index.category[0])
 
@@ -95,6 +100,7 @@ class PopularItems:
     in_department: np.ndarray  # int32 (departments, POPULAR_ITEMS)
     department_of: np.ndarray  # int64 (categories,)
     share: np.ndarray  # float32 (N,): popularity over the most popular item's
+    reason: list[str]  # why an item of each category is shown
 
     @classmethod
     def of(cls, index: ItemIndex, is_available: np.ndarray) -> "PopularItems":
@@ -110,6 +116,7 @@ class PopularItems:
             in_department=_first_of_each(order, of_item, len(departments)),
             department_of=department_of,
             share=index.popularity / max(float(index.popularity.max(initial=0.0)), 1e-9),
+            reason=[f"popular in {name}" for name in names],
         )
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,6 +25,7 @@ from intent_platform.model.neighbours import (
     Held,
     Runs,
     SessionNeighbours,
+    by_value_and_column,
     largest_of_rows,
     sequential_rules,
 )
@@ -49,6 +50,9 @@ SESSION_DECAY = 3.0
 
 NEWEST_BY_TEXT = 3
 """Items of a session whose likes by text are candidates."""
+
+WHOLE_ITEMS = 2_000
+"""Of so few items whole tables, a score for each, are made sooner than what concerns a few hundred is gathered."""
 
 PER_SOURCE = 100
 RIDGE = 1e-3
@@ -122,15 +126,35 @@ class Shop:
             popularity=np.bincount(sessions.item, minlength=len(vectors)).astype(np.float64),
         )
 
+    @property
+    def text_parts(self) -> tuple[slice, slice]:
+        """Of text_vectors: the encoder's and the n-grams'."""
+        return slice(0, self.encoder_dimensions), slice(self.encoder_dimensions, None)
+
+    @cached_property
+    def rule_table(self) -> np.ndarray:
+        """float32 (N, N): the rules, whole."""
+        return self.rules.toarray()
+
+    @cached_property
+    def likeness_table(self) -> np.ndarray:
+        """float32 (N, 2 N): dot products of each item's text with every one's, by the encoder and by n-grams."""
+        parts = (self.text_vectors[:, part] for part in self.text_parts)
+        return np.concatenate([part @ part.T for part in parts], axis=1)
+
     @cached_property
     def log_popularity(self) -> np.ndarray:
         """float64 (N,): of each item's share in all that the sessions hold."""
         return np.log(self.popularity / max(float(self.popularity.sum()), 1e-9) + SHARE_FLOOR / 100)
 
 
+Scores: TypeAlias = np.ndarray | sp.csr_matrix
+"""(Q, N), none below 0: a whole table for a shop of at most WHOLE_ITEMS."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidates:
-    """item: int64 (Q, C), −1 where a prefix has fewer; features: float32 (Q, C, F)."""
+    """item: int64 (Q, C), each row in order, −1 first where a prefix has fewer; features: float32 (Q, C, F)."""
 
     item: np.ndarray
     features: np.ndarray
@@ -143,21 +167,24 @@ def find_candidates(
 
     wanted: float32 (Q, D), the network's queries; nearest: int (Q, c), the items they find in the index.
     """
-    newest = _newest(prefixes)
     held = Held.of(prefixes, len(shop.vectors))
-    near, rules = shop.neighbours.scores_of(held), _weighted(prefixes, RULE_DECAY, shop.rules)
+    if len(shop.vectors) <= WHOLE_ITEMS:
+        near, rules = shop.neighbours.table_of(held), _weighted(prefixes, RULE_DECAY, shop.rule_table)
+    else:
+        near, rules = shop.neighbours.scores_of(held), _weighted(prefixes, RULE_DECAY, shop.rules)
     by_text = _near_by_text(shop, prefixes)
     sources = (nearest, _top(near, per_source), _top(rules, per_source), by_text, _listed(held))
     item = _each_once(np.concatenate(sources, axis=1))
     row, column = np.arange(len(item))[:, None], np.maximum(item, 0)
     place = held.place_of(row * len(shop.vectors) + column)
+    meaning, letters = _likeness(shop, prefixes, column)
     features = [
-        _dots(wanted, shop.vectors, column),
+        _dots(wanted[None], shop.vectors, column)[0],
         np.log(_share_of(near, row, column) + SHARE_FLOOR),
         np.log(_share_of(rules, row, column) + SHARE_FLOOR),
         shop.log_popularity[column],
-        *_likeness(shop, np.where(newest[:, None] >= 0, shop.text_vectors[newest], 0.0), column),
-        *_likeness(shop, _text_of_sessions(shop, prefixes), column),
+        *(meaning[0], letters[0]),
+        *(meaning[1], letters[1]),
         place > 0,
         (place > 0) & (place == np.diff(prefixes.starts)[:, None]),
     ]
@@ -198,7 +225,7 @@ def fit_blend(batches: Sequence[Candidates], target: Sequence[np.ndarray]) -> np
 def rank_candidates(candidates: Candidates, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Items (int64 (Q, C)), best first, −1 at the end, and log-odds (float64); of equals the lower position first."""
     scores = np.where(candidates.item >= 0, candidates.features @ weights, -np.inf)
-    order = np.lexsort((candidates.item, -scores), axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")
     return np.take_along_axis(candidates.item, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
@@ -224,11 +251,27 @@ def _near_by_text(shop: Shop, prefixes: Runs) -> np.ndarray:
     return near.reshape(len(prefixes), -1)
 
 
-def _text_of_sessions(shop: Shop, prefixes: Runs) -> np.ndarray:
-    """float32 (Q, T): weighted means of the prefixes' text vectors, newer items weighing more."""
-    mixed = _weighted(prefixes, SESSION_DECAY, shop.text_vectors)
+def _likeness(shop: Shop, prefixes: Runs, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (2, Q, C) each, by the encoder and by n-grams: dot products of items' texts with that of the prefix's
+    newest item and with that of the session."""
+    if len(shop.vectors) <= WHOLE_ITEMS:
+        items, own = len(shop.vectors), _newest_and_mean(prefixes, shop.likeness_table)
+        row = np.arange(len(column))[:, None]
+        return own[:, row, column], own[:, row, items + column]
+    own = _newest_and_mean(prefixes, shop.text_vectors)
+    meaning, letters = (_dots(own[..., part], shop.text_vectors[:, part], column) for part in shop.text_parts)
+    return meaning, letters
+
+
+def _newest_and_mean(prefixes: Runs, table: np.ndarray) -> np.ndarray:
+    """float32 (2, Q, …): the row of table (N, …) that each prefix's newest item has, and a weighted mean of all its
+    items' rows, newer ones weighing more."""
+    newest = _newest(prefixes)
     total = np.bincount(prefixes.owner, weights=np.exp(-prefixes.from_end / SESSION_DECAY), minlength=len(prefixes))
-    return mixed / np.maximum(total, 1e-9)[:, None]
+    found = np.empty((2, len(prefixes), table.shape[1]), np.float32)
+    found[0] = np.where(newest[:, None] >= 0, table[newest], 0.0)
+    found[1] = _weighted(prefixes, SESSION_DECAY, table) / np.maximum(total, 1e-9)[:, None]
+    return found
 
 
 def _weighted(prefixes: Runs, decay: float, table: Any) -> Any:
@@ -237,22 +280,15 @@ def _weighted(prefixes: Runs, decay: float, table: Any) -> Any:
     return sp.csr_matrix((weight, prefixes.item, prefixes.starts), shape=(len(prefixes), table.shape[0])) @ table
 
 
-def _likeness(shop: Shop, own: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, C) each: dot products with own (Q, T), in the encoder's and in the n-grams' part of the text vectors."""
-    split, own = shop.encoder_dimensions, own.astype(np.float32)
-    meaning, letters = (_dots(own[:, part], shop.text_vectors[:, part], column) for part in _parts(split))
-    return meaning, letters
-
-
-def _parts(split: int) -> tuple[slice, slice]:
-    return slice(0, split), slice(split, None)
-
-
 def _dots(own: np.ndarray, vectors: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """(Q, C): own (Q, T) times those rows of vectors (N, T); all N at once where that is less than gathering them."""
-    if own.shape[0] * len(vectors) <= DENSE_ENTRIES:
-        return np.take_along_axis(own @ vectors.T, column, axis=1)
-    return np.einsum("qt,qct->qc", own, vectors[column])
+    """float32 (K, Q, C): each of own (K, Q, T) times those rows of vectors (N, T) that column (Q, C) names."""
+    if len(vectors) <= WHOLE_ITEMS:
+        products = np.concatenate(own) @ vectors.T
+        return products.reshape(*own.shape[:2], len(vectors))[:, np.arange(len(column))[:, None], column]
+    found = np.empty((len(own), *column.shape), np.float32)
+    for query, items in enumerate(column):
+        np.matmul(own[:, query], vectors[items].T, out=found[:, query])
+    return found
 
 
 def _listed(held: Held) -> np.ndarray:
@@ -264,10 +300,14 @@ def _listed(held: Held) -> np.ndarray:
     return listed
 
 
-def _top(scores: sp.csr_matrix, count: int) -> np.ndarray:
+def _top(scores: Scores, count: int) -> np.ndarray:
     """int64 (Q, count): columns of a row's largest entries, in no order; −1 where it has fewer."""
-    kept = largest_of_rows(scores, count)
-    row = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))[kept]
+    if isinstance(scores, np.ndarray):
+        rest = max(scores.shape[1] - count, 0)
+        key = by_value_and_column(scores, np.arange(scores.shape[1]))
+        column = np.argpartition(key, rest, axis=1)[:, rest:]
+        return np.where(np.take_along_axis(scores, column, axis=1) > 0, column, -1)
+    row, kept = largest_of_rows(scores, count)
     top = np.full((scores.shape[0], count), -1)
     top[row, np.arange(len(row)) - np.searchsorted(row, row)] = scores.indices[kept]
     return top
@@ -281,9 +321,11 @@ def _each_once(item: np.ndarray) -> np.ndarray:
     return item[:, (item >= 0).any(axis=0).argmax() :]
 
 
-def _share_of(scores: sp.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """float64 (Q, C): entries as shares of their rows' sums."""
-    total = np.maximum(np.asarray(scores.sum(axis=1)), 1e-12)
+def _share_of(scores: Scores, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """float (Q, C): entries as shares of their rows' sums."""
+    total = np.maximum(np.asarray(scores.sum(axis=1)).reshape(-1, 1), 1e-12)
+    if isinstance(scores, np.ndarray):
+        return scores[row, column] / total
     if np.prod(scores.shape) <= DENSE_ENTRIES:
         return scores.toarray()[row, column] / total
     rows = np.broadcast_to(row, column.shape)

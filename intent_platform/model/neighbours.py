@@ -88,13 +88,16 @@ class SessionNeighbours:
 
     @cached_property
     def _holds(self) -> sp.csr_matrix:
-        """(N, S): 1 where a session holds an item; float64 as the weights it is multiplied with, or each product would
-        convert all of it."""
+        """(N, S): what a session that holds an item counts for: less if it is long, or old; float64 as the weights that
+        it is multiplied with, or each product would convert all of it."""
         entry = np.ones(len(self.sessions.item))
         found = sp.csr_matrix(
             (entry, (self.sessions.item, self.sessions.owner)), shape=(self.items, len(self.sessions))
         )
-        found.data[:] = 1.0
+        age = np.arange(len(self.sessions))[::-1]
+        freshness = np.exp(-age / self.decays.session_age) if np.isfinite(self.decays.session_age) else 1.0
+        weight = freshness / np.sqrt(np.maximum(np.diff(self.sessions.starts), 1))
+        found.data = weight[found.indices]
         return found
 
     @cached_property
@@ -107,49 +110,67 @@ class SessionNeighbours:
         return 1.0 + self.decays.idf * self._idf
 
     @cached_property
-    def _session_weight(self) -> np.ndarray:
-        """float64 (S,): what a dot product with a session counts for: less if it is long, or old."""
-        age = np.arange(len(self.sessions))[::-1]
-        freshness = np.exp(-age / self.decays.session_age) if np.isfinite(self.decays.session_age) else 1.0
-        return freshness / np.sqrt(np.maximum(self._length, 1))
-
-    @cached_property
-    def _length(self) -> np.ndarray:
-        return np.diff(self.sessions.starts)
+    def _item(self) -> np.ndarray:
+        """int32 (total,): the sessions' items, in half the memory: most of the time they take is to come out of it."""
+        return self.sessions.item.astype(np.int32)
 
     def scores_of(self, held: "Held") -> sp.csr_matrix:
-        """Scores (Q, N) of at most PREFIXES_PER_CHUNK prefixes."""
+        """Scores (Q, N) of at most PREFIXES_PER_CHUNK prefixes; by a whole table where it is small, which spares the
+        sort."""
+        key, score = self._scored(held)
+        shape = (len(held.prefixes), self.items)
+        if shape[0] * shape[1] > max(DENSE_ENTRIES, 4 * len(score)):
+            found = sp.csr_matrix((score, np.divmod(key, self.items)), shape=shape)
+        else:
+            total = np.bincount(key, weights=score, minlength=shape[0] * shape[1])
+            above = np.flatnonzero(total)
+            starts = np.searchsorted(above, np.arange(shape[0] + 1) * np.int64(self.items))
+            found = sp.csr_matrix((total[above], above % self.items, starts), shape=shape)
+        found.data = found.data * self._idf_weight[found.indices]
+        return found
+
+    def table_of(self, held: "Held") -> np.ndarray:
+        """float64 (Q, N): the same, whole."""
+        key, score = self._scored(held)
+        total = np.bincount(key, weights=score, minlength=len(held.prefixes) * self.items)
+        return total.reshape(-1, self.items) * self._idf_weight
+
+    def _scored(self, held: "Held") -> tuple[np.ndarray, np.ndarray]:
+        """What each item of each neighbour adds: its key, prefix × N + item, and how much, without the item's idf."""
         prefix, session, likeness = self._nearest(held)
-        length = self._length[session]
+        begin = self.sessions.starts[session]
+        length = self.sessions.starts[session + 1] - begin
         first = np.cumsum(length) - length
         # From here on all is by item of a pair's session; np.repeat spreads a pair's value over them.
-        within = np.arange(length.sum()) - np.repeat(first, length)
-        item = self.sessions.item[within + np.repeat(self.sessions.starts[session], length)]
-        key = np.repeat(prefix * self.items, length) + item
-        matched = self._matched(held.place_of(key), within, first)
-        step = np.abs(within - np.repeat(matched, length))
+        place = np.repeat(begin - first, length)  # in self.sessions.item
+        place += np.arange(len(place))
+        key = np.repeat(prefix * self.items, length)
+        key += self._item[place]
+        step = place - np.repeat(self._matched(held.place_of(key), place, first), length)
         closeness = np.exp(-np.arange(int(length.max(initial=0)) + 1) / self.decays.distance)
-        score = np.repeat(likeness, length) * closeness[step] * self._idf_weight[item]
-        return _summed(key, score, (len(held.prefixes), self.items))
+        score = closeness[np.abs(step, out=step)]
+        score *= np.repeat(likeness, length)
+        return key, score
 
     def _nearest(self, held: "Held") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(prefix, session, likeness) of each prefix's most alike sessions: the dot product of what they hold, a newer
         item of the prefix weighing more, over the square root of the session's length."""
         weight = np.exp(-held.from_end / self.decays.prefix)
         likeness = held.matrix(weight) @ self._holds
-        likeness.data *= self._session_weight[likeness.indices]
-        kept = largest_of_rows(likeness, self.decays.neighbours)  # of equals the newest session wins
-        return _row_of_entries(likeness)[kept], likeness.indices[kept], likeness.data[kept]
+        prefix, kept = largest_of_rows(likeness, self.decays.neighbours)  # of equals the newest session wins
+        return prefix, likeness.indices[kept], likeness.data[kept]
 
-    @staticmethod
-    def _matched(place: np.ndarray, within: np.ndarray, first: np.ndarray) -> np.ndarray:
-        """For each pair: where the session holds the prefix's newest item that it holds, last if several times.
+    def _matched(self, in_prefix: np.ndarray, place: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """For each pair: where its session holds the prefix's newest item that it holds, last if several times.
 
-        place, within: of each item of the pairs' sessions, in the prefix (0: not there) and in the session.
+        in_prefix, place: of each item of the pairs' sessions, in the prefix (0: not there) and in self.sessions.item.
         first: where each pair's items begin.
         """
-        width = int(within.max(initial=0)) + 1
-        return np.maximum.reduceat(place * width + within, first) % width if len(first) else first
+        if not len(first):
+            return first
+        rank = in_prefix * len(self.sessions.item)
+        rank += place
+        return np.maximum.reduceat(rank, first) % len(self.sessions.item)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,17 +223,29 @@ class Held:
         return np.where(self.key[near] == asked, self.place[near], 0)
 
 
-def largest_of_rows(matrix: sp.csr_matrix, count: int) -> np.ndarray:
-    """Places, in matrix.data, of the `count` largest entries of each row (all above 0); of equals the later column."""
-    # Bits of a float above 0 grow with it, so value and column make one whole number by which nothing is equal.
-    key = (matrix.data.astype(np.float32).view(np.int32).astype(np.int64) << 32) | matrix.indices
-    kept = []
+_VALUE_AND_COLUMN = np.dtype([("column", "<i4"), ("value", "<f4")])
+"""Read as one whole number it is in order of value and column: the bits of a float from 0 up grow with it."""
+
+
+def by_value_and_column(value: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """int64, of value's shape: whole numbers in the order of (value, column); values, none below 0, as float32."""
+    pairs = np.empty(value.shape, _VALUE_AND_COLUMN)
+    pairs["value"], pairs["column"] = value, column
+    return pairs.view("<i8")
+
+
+def largest_of_rows(matrix: sp.csr_matrix, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row, and place in matrix.data, of the `count` largest entries of each row (all above 0), by row; of equals the
+    later column."""
+    key = by_value_and_column(matrix.data, matrix.indices)
+    kept = [np.zeros(0, np.int64)]
     for start, stop in zip(matrix.indptr[:-1].tolist(), matrix.indptr[1:].tolist(), strict=True):
         if stop - start <= count:
             kept.append(np.arange(start, stop))
         else:
-            kept.append(start + np.sort(np.argpartition(key[start:stop], stop - start - count)[-count:]))
-    return np.concatenate(kept) if kept else np.zeros(0, np.int64)
+            kept.append(start + np.argpartition(key[start:stop], stop - start - count)[-count:])
+    row = np.repeat(np.arange(matrix.shape[0]), np.minimum(np.diff(matrix.indptr), count))
+    return row, np.concatenate(kept)
 
 
 def fit_decays(sessions: Runs, items: int, prefixes: Runs, target: np.ndarray) -> Decays:
@@ -287,18 +320,6 @@ def prefixes_at(rows: Rows, item: np.ndarray, positions: np.ndarray) -> Runs:
     starts = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
     place = np.arange(starts[-1]) - np.repeat(starts[:-1], length) + np.repeat(start, length)
     return Runs(item=item[with_item[place]], starts=starts)
-
-
-def _summed(place: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
-    """Entries of one place (row × columns + column) added up, all above 0; by a whole table where it is small, which
-    spares the sort."""
-    size = shape[0] * shape[1]
-    if size > max(DENSE_ENTRIES, 4 * len(value)):
-        return sp.csr_matrix((value, np.divmod(place, shape[1])), shape=shape)
-    total = np.bincount(place, weights=value, minlength=size)
-    key = np.flatnonzero(total)
-    starts = np.searchsorted(key, np.arange(shape[0] + 1) * np.int64(shape[1]))
-    return sp.csr_matrix((total[key], key % shape[1], starts), shape=shape)
 
 
 def _row_of_entries(matrix: sp.csr_matrix) -> np.ndarray:

@@ -3,7 +3,11 @@
 U users of a chunk, C candidates per user, N items of the index; a candidate is a position in the index, −1 for none.
 """
 
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -24,26 +28,43 @@ NEXT_ITEMS = 50  # candidates by what comes next
 MOST_NEXT_ITEMS = 1_000  # looked at where most of the shop is sold out
 
 CARTED = 4  # items of a shopper's cart
+OF_FAVOURITES = 20, 10, 10  # popular items of a shopper's favourite categories
 
 TITLE_LETTERS = 48  # of a title that is named in a reason
 
 
 @dataclass(kw_only=True)
 class _Candidates:
-    """Columns (U, C), of the origin (C,), that grow source by source."""
+    """Of each source: items (U, c), an origin, and values that broadcast to the items."""
 
-    item: list[np.ndarray]
-    rank_key: list[np.ndarray]  # orders a user's candidates across sources, larger first
-    score: list[np.ndarray]  # the source's own score
-    origin: list[np.ndarray]
-    reason: list[np.ndarray]  # index into the chunk's table of reasons
+    item: list[np.ndarray] = field(default_factory=list)
+    rank_key: list[np.ndarray | float] = field(default_factory=list)  # orders a user's candidates, larger first
+    score: list[np.ndarray | float] = field(default_factory=list)  # the source's own
+    origin: list[int] = field(default_factory=list)
+    reason: list[np.ndarray | int] = field(default_factory=list)  # index into the chunk's table of reasons
+    starts: list[int] = field(default_factory=lambda: [0])  # of each source's columns, all side by side, and the end
 
-    def add(self, item: np.ndarray, key: np.ndarray, score: np.ndarray, origin: int, reason: np.ndarray) -> None:
-        """item (U, c); key, score and reason broadcast to it."""
-        self.item.append(item.astype(np.int64))
-        self.origin.append(np.full(item.shape[1], origin))
-        for into, values in ((self.rank_key, key), (self.score, score), (self.reason, reason)):
-            into.append(np.broadcast_to(values, item.shape))
+    def add(
+        self,
+        item: np.ndarray,
+        key: np.ndarray | float,
+        score: np.ndarray | float,
+        origin: int,
+        reason: np.ndarray | int,
+    ) -> None:
+        self.item.append(item)
+        self.starts.append(self.starts[-1] + item.shape[1])
+        self.rank_key.append(key)
+        self.score.append(score)
+        self.origin.append(origin)
+        self.reason.append(reason)
+
+    def beside(self, values: Sequence[np.ndarray | float], kind: type) -> np.ndarray:
+        """(U, C): a value of each source, side by side as the items are."""
+        table: np.ndarray = np.empty((len(self.item[0]), self.starts[-1]), kind)
+        for value, start, stop in zip(values, self.starts[:-1], self.starts[1:], strict=True):
+            table[:, start:stop] = value
+        return table
 
 
 def recommend(
@@ -78,24 +99,25 @@ def _recommend_chunk(
     users: np.ndarray,
     settings: Settings,
 ) -> pa.Table:
-    found = _Candidates(item=[], rank_key=[], score=[], origin=[], reason=[])
+    found = _Candidates()
     reasons = ["popular now", "left in the cart", "often chosen next after what was looked at", "time to buy it again"]
     span = slice(int(rows.starts[users[0]]), int(rows.starts[users[-1] + 1]))
     next_items = _next_items(release, rows, position, hidden, users)
     if next_items is not None:
         items, probability = next_items
-        found.add(items, 2.0 - np.arange(items.shape[1]) / 100, probability, NEXT_ITEM, np.array(2))
+        found.add(items, 2.0 - np.arange(items.shape[1]) / 100, probability, NEXT_ITEM, 2)
     bought = _Bought.of(release, rows, position, age, users, span)
-    found.add(bought.due, 1.95 - np.arange(bought.due.shape[1]) / 100, np.array(1.0), AGAIN, np.array(3))
+    found.add(bought.due, 1.95 - np.arange(bought.due.shape[1]) / 100, 1.0, AGAIN, 3)
     _add_carts(found, rows, position, users, span)
     _add_popular(found, release, interests, users, reasons)
     _add_text(found, release, rows, position, users, span, reasons)
-    item = np.concatenate(found.item, axis=1)
+    item = found.beside(found.item, np.int64)
     may_show = (item >= 0) & release.is_available[np.maximum(item, 0)] & ~bought.is_done_with(item)
-    rank_key = np.concatenate(found.rank_key, axis=1)
+    rank_key = found.beside(found.rank_key, np.float64)
     user, place, column = _best(item, rank_key, may_show, _crowds(release, settings), settings.recommendations)
-    score, reason = (np.concatenate(each, axis=1)[user, column] for each in (found.score, found.reason))
-    origin = np.concatenate(found.origin)[column]
+    score = found.beside(found.score, np.float64)[user, column]
+    reason = found.beside(found.reason, np.int64)[user, column]
+    origin = np.repeat(found.origin, np.diff(found.starts))[column]
     return _table(rows, release, users[user], place + 1, item[user, column], score, origin, reason, reasons)
 
 
@@ -124,7 +146,7 @@ def _nearest_available(release: Release, wanted: np.ndarray) -> tuple[np.ndarray
 
 def _widened(release: Release, count: int) -> int:
     """How many to ask for, so that about `count` of them are for sale."""
-    return int(min(count / max(float(release.is_available.mean()), 1e-9), MOST_NEXT_ITEMS))
+    return int(min(count / max(release.available_share, 1e-9), MOST_NEXT_ITEMS))
 
 
 def _available_first(release: Release, items: np.ndarray, log_odds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,38 +195,37 @@ def _add_carts(found: _Candidates, rows: Rows, position: np.ndarray, users: np.n
     kept = place < CARTED
     items[user[kept], place[kept]] = position[open_[kept]]
     score = 1.0 - np.arange(CARTED) / 10
-    found.add(items, 2.5 + score / 10, score, RECENT, np.array(1))
+    found.add(items, 2.5 + score / 10, score, RECENT, 1)
 
 
 def _add_popular(
     found: _Candidates, release: Release, interests: Interests, users: np.ndarray, reasons: list[str]
 ) -> None:
-    """Of the three favourite categories, of the favourite's department, and of the whole shop."""
+    """Of the favourite categories, of the favourite's department, and of the whole shop."""
     popular = release.popular
     _, names = release.index.category
     # With an entry behind them for who has no such favourite, as for a category that the index does not know.
     category_of = np.append(np.where(interests.category < len(names), interests.category, -1), -1)
     weight_of = np.append(interests.weight, 0.0)
-    first = np.searchsorted(interests.user, users)
-    count = np.searchsorted(interests.user, users, side="right") - first
+    first = np.searchsorted(interests.user, users)[:, None]
+    count = np.searchsorted(interests.user, users, side="right")[:, None] - first
+    place = np.arange(len(OF_FAVOURITES))
+    entry = np.where(place < count, first + place, -1)  # (U, favourites)
+    category, weight = category_of[entry], weight_of[entry]
     base = len(reasons)
-    reasons.extend(f"popular in {name}" for name in names)
-    for place in range(3):
-        entry = np.where(count > place, first + place, -1)
-        category = category_of[entry]
-        items = _rows_or_none(popular.in_category, category)[:, : 20 if place == 0 else 10]
-        weight = weight_of[entry][:, None]
-        share = popular.share[np.maximum(items, 0)]
-        closeness = 1.0 - np.arange(items.shape[1]) / 40
-        reason = np.where(category >= 0, base + category, 0)[:, None]
-        found.add(items, (0.2 + 0.8 * weight) * closeness, share, POPULAR, reason)
-        if place == 0:
-            department = np.append(popular.department_of, -1)[category]
-            items = _rows_or_none(popular.in_department, department)[:, :10]
-            found.add(items, np.array(0.1), popular.share[np.maximum(items, 0)], POPULAR, np.array(0))
-    items = np.broadcast_to(popular.anywhere, (len(users), len(popular.anywhere)))
-    share = popular.share[np.maximum(items, 0)]
-    found.add(items, 0.05 * (1.0 - np.arange(items.shape[1]) / 80), share, POPULAR, np.array(0))
+    reasons.extend(popular.reason)
+    reason = np.where(category >= 0, base + category, 0)
+
+    def add(items: np.ndarray, key: np.ndarray | float, reason: np.ndarray | int) -> None:
+        found.add(items, key, popular.share[np.maximum(items, 0)], POPULAR, reason)
+
+    for favourite, most in enumerate(OF_FAVOURITES):
+        items = _rows_or_none(popular.in_category, category[:, favourite])[:, :most]
+        add(items, (0.2 + 0.8 * weight[:, [favourite]]) * (1.0 - np.arange(most) / 40), reason[:, [favourite]])
+    department = np.append(popular.department_of, -1)[category[:, 0]]
+    add(_rows_or_none(popular.in_department, department)[:, :10], 0.1, 0)
+    anywhere = np.broadcast_to(popular.anywhere, (len(users), len(popular.anywhere)))
+    add(anywhere, 0.05 * (1.0 - np.arange(len(popular.anywhere)) / 80), 0)
 
 
 def _rows_or_none(table: np.ndarray, code: np.ndarray) -> np.ndarray:
@@ -236,15 +257,14 @@ def _add_text(
     found.add(by_item, 0.45 * closeness, closeness, TEXT, base + reason[:, None])
     searched = np.flatnonzero(newest_query > newest_item)
     if len(searched):
-        asked = texts.take(pa.array(query[newest_query[searched]])).to_pylist()
-        keys = [understand(text).text for text in asked]
+        keys = [understand(texts[code].as_py()).text for code in query[newest_query[searched]].tolist()]
         distinct, of_user = np.unique(np.array(keys, dtype=object), return_inverse=True)
         near = _near_queries(release, list(distinct))
         items = np.full((len(users), near.shape[1]), -1)
         items[searched] = near[of_user]
         closeness = 1.0 - np.arange(near.shape[1]) / 20
         reasons.append("fits the last search")
-        found.add(items, 0.9 * closeness, closeness, TEXT, np.array(len(reasons) - 1))
+        found.add(items, 0.9 * closeness, closeness, TEXT, len(reasons) - 1)
 
 
 def _near_queries(release: Release, keys: list[str]) -> np.ndarray:
@@ -311,44 +331,39 @@ def _best(
 
     What crowds comes after what does not: it is shown only where there is too little else.
     """
-    key = np.where(may_show, rank_key, -np.inf)
-    key = np.where(_is_repeat(key, item), -np.inf, key)
-    order = np.lexsort((item, -key), axis=1)
-    is_open = np.isfinite(np.take_along_axis(key, order, axis=1))
-    is_first = _uncrowded(np.take_along_axis(item, order, axis=1), is_open, crowds, wanted)
-    top = np.argsort(np.where(is_first, 0, np.where(is_open, 1, 2)), axis=1, kind="stable")[:, :wanted]
-    user, place = np.nonzero(np.take_along_axis(is_open, top, axis=1))
-    return user, place, np.take_along_axis(order, top, axis=1)[user, place]
+    count = may_show.sum(axis=1)  # what may be shown comes first
+    order = np.lexsort((item, np.where(may_show, -rank_key, np.inf)), axis=1)[:, : int(count.max(initial=0))]
+    ordered = np.take_along_axis(item, order, axis=1)
+    (brand, per_brand), (category, per_category) = crowds
+    lists = (each.tolist() for each in (count, ordered, brand[ordered], category[ordered]))
+    places = [_uncrowded(wanted, (per_brand, per_category), *of_user) for of_user in zip(*lists, strict=True)]
+    user = np.repeat(np.arange(len(item)), [len(each) for each in places])
+    column = order[user, np.fromiter(chain.from_iterable(places), np.int64, len(user))]
+    return user, np.arange(len(user)) - np.searchsorted(user, user), column
 
 
-def _uncrowded(item: np.ndarray, is_open: np.ndarray, crowds: list[tuple[np.ndarray, int]], wanted: int) -> np.ndarray:
-    """bool (U, C): taken one by one, best first, while neither group is full; at most `wanted` of a user."""
-    users, columns = item.shape
-    # (C, U, groups): of what is of no group, each column is one of its own.
-    own = np.stack([np.where(item >= 0, group[item], -1) for group, _ in crowds], axis=2).swapaxes(0, 1)
-    own = np.where(own >= 0, own, -2 - np.arange(columns)[:, None, None])
-    most = np.array([most for _, most in crowds])
-    taken = np.zeros((columns, users), bool)
-    groups = np.full((wanted, users, len(crowds)), -1)  # of what was taken
-    count = np.zeros(users, np.int64)
-    for column in range(int(is_open.sum(axis=1).max(initial=0))):  # what is open comes first
-        is_full = (groups == own[column]).sum(axis=0) >= most
-        taken[column] = is_open[:, column] & (count < wanted) & ~is_full.any(axis=1)
-        user = np.flatnonzero(taken[column])
-        groups[count[user], user] = own[column, user]
-        count += taken[column]
-        if (count == wanted).all():
-            break
-    return taken.T
-
-
-def _is_repeat(key: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """bool (U, C): the same item is there with a larger key."""
-    by_item = np.lexsort((-key, item), axis=1)
-    sorted_item = np.take_along_axis(item, by_item, axis=1)
-    is_repeat = np.zeros(item.shape, bool)
-    np.put_along_axis(is_repeat, by_item[:, 1:], sorted_item[:, 1:] == sorted_item[:, :-1], axis=1)
-    return is_repeat
+def _uncrowded(
+    wanted: int, most: tuple[int, int], count: int, items: list[int], brands: list[int], categories: list[int]
+) -> list[int]:
+    """Places of at most `wanted` different ones of the first `count` items, which are in order, best first: those taken
+    one by one while neither their brand nor their category is full, then those passed over."""
+    per_brand, per_category = most
+    # What is of no brand, or of no category, is never too much.
+    of_brand, of_category = (defaultdict[int, float](int, {-1: -math.inf}) for _ in range(2))
+    taken: dict[int, int] = {}
+    passed: dict[int, int] = {}
+    for place, item, brand, category in zip(range(count), items, brands, categories, strict=False):
+        if item in taken or item in passed:
+            continue
+        if of_brand[brand] < per_brand and of_category[category] < per_category:
+            taken[item] = place
+            of_brand[brand] += 1
+            of_category[category] += 1
+            if len(taken) == wanted:
+                break
+        else:
+            passed[item] = place
+    return [*taken.values(), *passed.values()][:wanted]
 
 
 def _table(
