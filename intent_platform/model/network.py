@@ -24,22 +24,18 @@ from intent_platform.model.inputs import (
     Catalogue,
     EventInputs,
     Inputs,
-    KnownItems,
     Packed,
     Windows,
     batches,
     catalogue_of,
-    last_events,
     pack,
-    read_events,
     tile,
 )
 from intent_platform.model.logistic import LogisticRegression
-from intent_platform.model.rows import TYPE_CODE, Rows
-from intent_platform.model.text import TextTower
+from intent_platform.model.rows import TYPE_CODE
 
 ROWS_PER_BATCH = 8_192
-"""Rows that are read together when scoring: bounds memory."""
+"""Rows that are read together when nothing is learned: bounds memory."""
 
 PURCHASE_WIDTH = 64
 
@@ -293,16 +289,8 @@ class BehaviourNetwork(nn.Module):
         window, row = np.concatenate(places, axis=1)
         return np.concatenate(found)[np.lexsort((row, window))]
 
-    def hidden_at(
-        self, rows: Rows, positions: np.ndarray, item: np.ndarray, known: KnownItems, text: TextTower
-    ) -> np.ndarray:
-        """float32 (len(positions), S): what the newest window_events events up to each position say."""
-        events = read_events(rows, item, known.category, text)
-        windows = last_events(rows, positions, self.shape.window_events)
-        return self.read_out(events, windows, known.vectors)
-
     def states(self, inputs: Inputs, item_vectors: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """float32 (len(positions), S): the same for many positions of the same users, read in overlapping windows.
+        """float32 (len(positions), S): many positions of the same users, read in overlapping windows.
 
         Each position has at least half a window of events before it, if there are as many.
         """
