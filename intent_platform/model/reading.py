@@ -8,12 +8,11 @@ W windows of P rows in packed order, D width, H hidden width of both readers sid
 state as of the network
 """
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+from scipy.special import ndtr
 from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
@@ -53,7 +52,7 @@ class Gates:
     @classmethod
     def of(cls, readers: list[nn.GRU]) -> "Gates":
         of_row, of_state, bias, state_bias = (
-            [getattr(reader, name).detach().cpu().numpy().reshape(3, reader.hidden_size, -1) for reader in readers]
+            [_array(getattr(reader, name)).reshape(3, reader.hidden_size, -1) for reader in readers]
             for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         )
         # sigmoid(x) = (1 + tanh(x / 2)) / 2, and numpy has a quick tanh.
@@ -110,36 +109,32 @@ class Reading:
     """The weights of a network that learns no more; lists hold one entry per reader, the one for items first."""
 
     shape: Shape
-    query: Tensor  # (width of both readers' queries, text dimensions)
-    numbers: tuple[Tensor, Tensor]  # weight and bias of both readers
-    types: list[Tensor]  # (types of events, H of the reader): a type's part of what is joined
-    joins: list[Tensor]  # (width of the other parts, H of the reader)
-    norms: list[nn.Module]
+    query: np.ndarray  # (text dimensions, width of both readers' queries)
+    numbers: np.ndarray  # (numbers, width of both readers' numbers)
+    numbers_bias: np.ndarray
+    types: list[np.ndarray]  # (types of events, H of the reader): a type's part of what is joined
+    joins: list[np.ndarray]  # (width of query, numbers and, for items, item; H of the reader)
+    norms: list[tuple[np.ndarray, np.ndarray]]  # weight and bias
     gates: Gates
-    asks: Tensor  # (hidden, hidden): from a state to what its dot products with other states are scores of
+    asks: np.ndarray  # (hidden, hidden): from a state to what its dot products with other states are scores of
 
     @classmethod
-    @torch.no_grad()
     def of(cls, network: BehaviourNetwork) -> "Reading":
         readers: list[Any] = [network, network.purchase]
-        width, widths = network.shape.width, [_widths_of_parts(each) for each in readers]
-        items, queries, types, numbers = readers[0].join[0].weight.T.split([width, *widths[0]])
-        buying_types, buying_numbers, buying_queries = readers[1].join[0].weight.T.split([*widths[1][1:], widths[1][0]])
+        weights = [_parts_of_join(each, has_items=each is network) for each in readers]
         return cls(
             shape=network.shape,
-            query=torch.cat([each.query.weight for each in readers]).cpu(),
-            numbers=(
-                torch.cat([each.numbers[0].weight for each in readers]).cpu(),
-                torch.cat([each.numbers[0].bias for each in readers]).cpu(),
-            ),
+            query=np.concatenate([_array(each.query.weight).T for each in readers], axis=1),
+            numbers=np.concatenate([_array(each.numbers[0].weight).T for each in readers], axis=1),
+            numbers_bias=np.concatenate([_array(each.numbers[0].bias) for each in readers]),
             types=[
-                torch.addmm(each.join[0].bias, each.event_type.weight, weight).cpu()
-                for each, weight in zip(readers, (types, buying_types), strict=True)
+                _array(each.event_type.weight) @ of_type + _array(each.join[0].bias)
+                for each, (of_type, _) in zip(readers, weights, strict=True)
             ],
-            joins=[torch.cat([queries, numbers, items]).cpu(), torch.cat([buying_queries, buying_numbers]).cpu()],
-            norms=[deepcopy(each.join[1]).cpu() for each in readers],
+            joins=[others for _, others in weights],
+            norms=[(_array(each.join[1].weight), _array(each.join[1].bias)) for each in readers],
             gates=Gates.of([each.reader for each in readers]),
-            asks=(readers[0].answers.weight.T @ readers[0].asks.weight / width**0.5).cpu(),
+            asks=_array(network.asks.weight).T @ _array(network.answers.weight) / network.shape.width**0.5,
         )
 
     def states_at(
@@ -158,53 +153,69 @@ class Reading:
             found = [self._states(events, some, item_vectors) for some in batches(windows, ROWS_AT_ONCE)]
         return np.concatenate(found) if found else np.zeros((0, self.shape.item_state + PURCHASE_WIDTH), np.float32)
 
-    @torch.inference_mode()
     def _states(self, events: EventInputs, windows: Windows, item_vectors: np.ndarray) -> np.ndarray:
         packed = pack(windows)
-        item_PD = self._items(events.item[packed.row], item_vectors)
-        queries = self._queries(events, packed.row)
-        joined = self._join(events, packed.row, item_PD, queries)
-        read_PH = torch.from_numpy(self.gates.run([each.numpy() for each in joined], packed.batch_sizes.tolist()))
-        of_items_PH, of_purchase_PH = read_PH.tensor_split([self.shape.hidden], dim=1)
-        meant_PD = item_PD + queries[0]
-        newest_W = torch.from_numpy(_newest_of_windows(packed))
-        is_own_WP = torch.from_numpy(packed.window == np.arange(len(windows))[:, None])
-        attended_WD = self._attend(of_items_PH, newest_W, is_own_WP) @ meant_PD
-        parts = of_items_PH[newest_W], attended_WD, meant_PD[newest_W], of_purchase_PH[newest_W]
-        return torch.cat(parts, dim=1).numpy()
+        row, width, hidden = packed.row, self.shape.width, self.shape.hidden
+        item_PD = item_vectors[events.item[row]] * np.float32(self.shape.item_scale)
+        item_PD[events.item[row] < 0] = 0.0
+        queries = np.zeros((len(events.query_vectors) + 1, self.query.shape[1]), np.float32)
+        np.matmul(events.query_vectors, self.query, out=queries[:-1])  # the last is for none, −1
+        queries = queries[events.query[row]]
+        joined = self._join(events, row, [queries[:, :width], queries[:, width:]], item_PD)
+        read_PH = self.gates.run(joined, packed.batch_sizes.tolist())
+        meant_PD = item_PD + queries[:, :width]
+        newest = _newest_of_windows(packed)
+        is_own_WP = packed.window == np.arange(len(windows))[:, None]
+        attended_WD = self._attend(read_PH[newest, :hidden], read_PH[:, :hidden], is_own_WP) @ meant_PD
+        parts = read_PH[newest, :hidden], attended_WD, meant_PD[newest], read_PH[newest, hidden:]
+        return np.concatenate(parts, axis=1)
 
-    def _items(self, item_P: np.ndarray, item_vectors: np.ndarray) -> Tensor:
-        """(P, D): as the reader sees them; zeros where there is none."""
-        item_PD = item_vectors[item_P] * np.float32(self.shape.item_scale)
-        item_PD[item_P < 0] = 0.0
-        return torch.from_numpy(item_PD)
+    def _join(
+        self, events: EventInputs, row: np.ndarray, queries: list[np.ndarray], item_PD: np.ndarray
+    ) -> list[np.ndarray]:
+        """float32 (P, H of the reader) per reader: what its GRU is given."""
+        numbers = events.numbers[row] @ self.numbers + self.numbers_bias
+        numbers *= ndtr(numbers)  # GELU
+        of_items, of_purchase = np.split(numbers, 2, axis=1)
+        parts = [queries[0], of_items, item_PD], [queries[1], of_purchase]
+        joined = [np.concatenate(each, axis=1) @ join for each, join in zip(parts, self.joins, strict=True)]
+        for each, types, (weight, bias) in zip(joined, self.types, self.norms, strict=True):
+            each += types[events.type_code[row]]
+            _normalise(each)
+            each *= weight
+            each += bias
+        return joined
 
-    def _queries(self, events: EventInputs, row: np.ndarray) -> tuple[Tensor, ...]:
-        """(P, …) per reader; zeros where there is none."""
-        known = nn.functional.linear(torch.from_numpy(events.query_vectors), self.query)
-        none = known.new_zeros(1, len(self.query))  # is found at −1
-        return torch.cat([known, none])[events.query[row]].tensor_split([self.shape.width], dim=1)
-
-    def _join(self, events: EventInputs, row: np.ndarray, item_PD: Tensor, queries: tuple[Tensor, ...]) -> list[Tensor]:
-        """(P, H of the reader) per reader: what its GRU is given."""
-        numbers = nn.functional.gelu(nn.functional.linear(torch.from_numpy(events.numbers[row]), *self.numbers))
-        items_numbers, buying_numbers = numbers.chunk(2, dim=1)
-        parts = [queries[0], items_numbers, item_PD], [queries[1], buying_numbers]
-        type_P = events.type_code[row]
-        return [
-            norm(torch.addmm(types[type_P], torch.cat(given, dim=1), join))
-            for norm, types, given, join in zip(self.norms, self.types, parts, self.joins, strict=True)
-        ]
-
-    def _attend(self, read_PH: Tensor, newest_W: Tensor, is_own_WP: Tensor) -> Tensor:
-        """(W, P): how much of each row of its window a newest row takes; every row is asked, for fewer calls."""
-        asked_WH = nn.functional.linear(read_PH[newest_W], self.asks)
-        return (asked_WH @ read_PH.T).masked_fill_(~is_own_WP, -torch.inf).softmax(dim=1)
+    def _attend(self, newest_WH: np.ndarray, read_PH: np.ndarray, is_own_WP: np.ndarray) -> np.ndarray:
+        """(W, P): how much a newest row takes of each row of its window. All rows are asked: one product is quicker."""
+        share_WP = (newest_WH @ self.asks) @ read_PH.T
+        share_WP[~is_own_WP] = -np.inf
+        share_WP -= share_WP.max(axis=1, keepdims=True)
+        np.exp(share_WP, out=share_WP)
+        share_WP /= share_WP.sum(axis=1, keepdims=True)
+        return share_WP
 
 
-def _widths_of_parts(reader: Any) -> list[int]:
-    """Of what a reader joins: its queries, types of events and numbers."""
-    return [reader.query.out_features, reader.event_type.embedding_dim, reader.numbers[0].out_features]
+def _array(weight: Tensor) -> np.ndarray:
+    return weight.detach().cpu().numpy()
+
+
+def _parts_of_join(reader: Any, *, has_items: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of what a reader joins: (width, H) of the types of events, and of the rest in the order of `joins`."""
+    weight = _array(reader.join[0].weight).T
+    widths = [reader.event_type.embedding_dim, reader.numbers[0].out_features, reader.query.out_features]
+    if not has_items:
+        types, numbers, queries = np.split(weight, np.cumsum(widths)[:-1])
+        return types, np.concatenate([queries, numbers])
+    items, queries, types, numbers = np.split(weight, np.cumsum([widths[2], widths[2], widths[0]]))
+    return types, np.concatenate([queries, numbers, items])
+
+
+def _normalise(rows: np.ndarray) -> None:
+    """In place, to mean 0 and variance 1 as of torch's LayerNorm."""
+    rows -= rows.mean(axis=1, keepdims=True)
+    variance = np.einsum("ph,ph->p", rows, rows) / np.float32(rows.shape[1])
+    rows /= np.sqrt(variance + np.float32(1e-5))[:, None]
 
 
 def _newest_of_windows(packed: Packed) -> np.ndarray:
