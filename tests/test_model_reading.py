@@ -1,4 +1,6 @@
-"""A reading says of each window's newest row what its network says."""
+"""What scores without torch says what the network says that was trained with it."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ from model_shop import catalogue, history, many_histories
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from intent_platform.model import reading
+from intent_platform.model.features import FEATURES
 from intent_platform.model.inputs import EventInputs, Windows, last_events, read_events
-from intent_platform.model.network import BehaviourNetwork, Shape
+from intent_platform.model.network import PURCHASE_WIDTH, BehaviourNetwork, Shape
 from intent_platform.model.reading import Reading
 from intent_platform.model.rows import Rows
 
@@ -60,7 +63,24 @@ def test_no_windows_have_no_states(network, release):
     windows = last_events(rows, np.zeros(0, np.int64), 50)
     vectors = np.zeros((13, network.shape.width), np.float32)
     states = Reading.of(network).states(events_of(rows, release), windows, vectors)
-    assert states.shape == (0, network.shape.item_state + reading.PURCHASE_WIDTH)
+    assert states.shape == (0, network.shape.item_state + PURCHASE_WIDTH)
+
+
+@pytest.mark.parametrize("temperature", [16.0, None])
+def test_heads_without_torch_say_what_they_were_trained_to_say(network, temperature):
+    chance = np.random.default_rng(9)
+    states = chance.normal(size=(7, network.shape.item_state + PURCHASE_WIDTH)).astype(np.float32)
+    table = chance.normal(scale=50, size=(7, len(FEATURES))).astype(np.float32)
+    table[0] = np.nan
+    torch.manual_seed(4)
+    made = BehaviourNetwork(replace(network.shape, temperature=temperature), network.known_items)
+    torch.nn.init.normal_(made.purchase.deep[-1].weight)
+    torch.nn.init.normal_(made.feature_mean)
+    with torch.no_grad():
+        buys = torch.sigmoid(made.buy_logits(torch.from_numpy(states), made.scaled(table))).numpy()
+        wanted = made.wanted_items(torch.from_numpy(states)).numpy()
+    np.testing.assert_allclose(made.purchase_probability(states, table), buys, atol=2e-6)
+    np.testing.assert_allclose(made.user_vectors(states), wanted, atol=2e-5)
 
 
 def test_steps_are_computed_by_one_thread_whatever_the_process_takes(network, release, monkeypatch):

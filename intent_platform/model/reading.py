@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 from threadpoolctl import ThreadpoolController
-from torch import Tensor, nn
+from torch import nn
 
 from intent_platform.model.inputs import (
     EventInputs,
@@ -26,7 +26,7 @@ from intent_platform.model.inputs import (
     pack,
     read_events,
 )
-from intent_platform.model.network import PURCHASE_WIDTH, BehaviourNetwork, Shape
+from intent_platform.model.network import PURCHASE_WIDTH, BehaviourNetwork, Shape, array_of
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower
 
@@ -52,7 +52,7 @@ class Gates:
     @classmethod
     def of(cls, readers: list[nn.GRU]) -> "Gates":
         of_row, of_state, bias, state_bias = (
-            [_array(getattr(reader, name)).reshape(3, reader.hidden_size, -1) for reader in readers]
+            [array_of(getattr(reader, name)).reshape(3, reader.hidden_size, -1) for reader in readers]
             for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         )
         # sigmoid(x) = (1 + tanh(x / 2)) / 2, and numpy has a quick tanh.
@@ -124,17 +124,17 @@ class Reading:
         weights = [_parts_of_join(each, has_items=each is network) for each in readers]
         return cls(
             shape=network.shape,
-            query=np.concatenate([_array(each.query.weight).T for each in readers], axis=1),
-            numbers=np.concatenate([_array(each.numbers[0].weight).T for each in readers], axis=1),
-            numbers_bias=np.concatenate([_array(each.numbers[0].bias) for each in readers]),
+            query=np.concatenate([array_of(each.query.weight).T for each in readers], axis=1),
+            numbers=np.concatenate([array_of(each.numbers[0].weight).T for each in readers], axis=1),
+            numbers_bias=np.concatenate([array_of(each.numbers[0].bias) for each in readers]),
             types=[
-                _array(each.event_type.weight) @ of_type + _array(each.join[0].bias)
+                array_of(each.event_type.weight) @ of_type + array_of(each.join[0].bias)
                 for each, (of_type, _) in zip(readers, weights, strict=True)
             ],
             joins=[others for _, others in weights],
-            norms=[(_array(each.join[1].weight), _array(each.join[1].bias)) for each in readers],
+            norms=[(array_of(each.join[1].weight), array_of(each.join[1].bias)) for each in readers],
             gates=Gates.of([each.reader for each in readers]),
-            asks=_array(network.asks.weight).T @ _array(network.answers.weight) / network.shape.width**0.5,
+            asks=array_of(network.asks.weight).T @ array_of(network.answers.weight) / network.shape.width**0.5,
         )
 
     def states_at(
@@ -196,13 +196,9 @@ class Reading:
         return share_WP
 
 
-def _array(weight: Tensor) -> np.ndarray:
-    return weight.detach().cpu().numpy()
-
-
 def _parts_of_join(reader: Any, *, has_items: bool) -> tuple[np.ndarray, np.ndarray]:
     """Weights of what a reader joins: (width, H) of the types of events, and of the rest in the order of `joins`."""
-    weight = _array(reader.join[0].weight).T
+    weight = array_of(reader.join[0].weight).T
     widths = [reader.event_type.embedding_dim, reader.numbers[0].out_features, reader.query.out_features]
     if not has_items:
         types, numbers, queries = np.split(weight, np.cumsum(widths)[:-1])
