@@ -42,7 +42,7 @@ def largest_difference(network: BehaviourNetwork, events: EventInputs, windows: 
     return float(np.abs(states - network.read_out(events, windows, vectors)).max())
 
 
-@pytest.mark.parametrize("rows_at_once", [30, 2_048])
+@pytest.mark.parametrize("rows_at_once", [30, 1_024])
 def test_windows_of_every_length_are_read_as_by_the_network(network, release, monkeypatch, rows_at_once):
     monkeypatch.setattr(reading, "ROWS_AT_ONCE", rows_at_once)
     rows = Rows.of(many_histories(30, seed=5))

@@ -30,8 +30,8 @@ from intent_platform.model.network import PURCHASE_WIDTH, BehaviourNetwork, Shap
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower
 
-ROWS_AT_ONCE = 2_048
-"""Rows that are read together: every window is compared with all of them, and they stay in the caches."""
+ROWS_AT_ONCE = 1_024
+"""Rows that are read together: they stay in the caches, and every window is compared with all of them."""
 
 FEW_ROWS = 8
 """As many rows are multiplied by a matrix one after the other: for several at once BLAS would copy the matrix first."""
