@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import lightgbm
 
     from intent_platform.model.network import BehaviourNetwork
+    from intent_platform.model.reading import Reading
 
 CARD = "model.json"
 BLEND = "blend.json"
@@ -78,9 +79,15 @@ class Model:
 
         item: (R,) position in `known` of each row's item, −1 for none.
         """
-        if self.network is None:
+        if self._reading is None:
             return None
-        return self.network.hidden_at(rows, positions, item, known, self.text)
+        return self._reading.states_at(rows, positions, item, known, self.text)
+
+    @cached_property
+    def _reading(self) -> "Reading | None":
+        from intent_platform.model.reading import Reading
+
+        return None if self.network is None else Reading.of(self.network)
 
     def intent(
         self, rows: Rows, positions: np.ndarray, asked_at: np.ndarray, hidden: np.ndarray | None

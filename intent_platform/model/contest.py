@@ -24,6 +24,7 @@ from intent_platform.model.metrics import Figure, figures, purchase_metrics, ran
 from intent_platform.model.network import BehaviourNetwork
 from intent_platform.model.opponents import neighbour_ranks, popular_items
 from intent_platform.model.ranking import Asked, blend_ranks, ranks
+from intent_platform.model.reading import Reading
 from intent_platform.model.rows import Rows
 from intent_platform.model.slices import slices_of
 from intent_platform.model.text import TextTower
@@ -231,6 +232,7 @@ def _figures(contest: Contest, settings: Settings) -> list[Figure]:
 def _ms_per_shopper(contenders: Contenders, test: Examples, vectors: np.ndarray) -> float:
     """Median time from one shopper's newest events to probability and next items by the network, in ms."""
     network, material = contenders.network, contenders.material
+    reading = Reading.of(network)
     rows, took = material.rows, []
     for position in np.unique(test.position)[:TIMED_SHOPPERS]:
         start = rows.starts[rows.user[position]]
@@ -238,7 +240,7 @@ def _ms_per_shopper(contenders: Contenders, test: Examples, vectors: np.ndarray)
         began = time.perf_counter()
         newest = np.array([len(shopper) - 1])
         windows = last_events(rows, np.array([position]), network.shape.window_events)
-        states = network.read_out(material.events, windows, vectors)
+        states = reading.states(material.events, windows, vectors)
         network.purchase_probability(states, features(shopper, newest, shopper.at[newest]))
         np.argpartition(-(network.user_vectors(states) @ vectors.T), min(50, len(vectors) - 1), axis=1)
         took.append(1e3 * (time.perf_counter() - began))

@@ -40,46 +40,52 @@ RISING = tuple(name for name in FEATURES if name.startswith("add_to_carts_"))
 
 def features(rows: Rows, positions: np.ndarray, asked_at: np.ndarray) -> np.ndarray:
     """float32 (len(positions), len(FEATURES)); NaN where there is no price. asked_at in µs."""
-    users = rows.user[positions]
-    running = _running_counts(rows)
-    moments = [rows.session_at[positions] - 1, *(asked_at - width for _, width in WINDOWS)]
-    found = rows.first_after(np.tile(users, len(moments)), np.concatenate(moments))
-    session_start, *starts = found.reshape(len(moments), -1)
-    columns = [*_counts_since(running, positions, session_start)]
-    for start in starts:
-        columns += _counts_since(running, positions, np.minimum(start, positions + 1))
-    columns.append((asked_at - rows.at[positions]) / US_PER_HOUR)
-    columns += [_hours_since(rows, name, positions, asked_at) for name in SINCE]
-    columns.append((rows.at[positions] - rows.session_at[positions]) / (US_PER_HOUR / 60))
-    columns += _item_columns(rows, positions, session_start)
-    columns.append(_open_carts(rows)[positions])
-    columns.append(_sessions(rows, positions, starts[WINDOW_NAMES.index("7d")]))
-    columns += _price_columns(rows, positions, session_start)
-    columns += _clock_columns(asked_at)
-    columns.append(rows.type_code[positions])
-    return np.stack(columns, axis=1).astype(np.float32)
+    session_start, *starts = _first_rows(rows, positions, asked_at)
+    since = np.minimum([session_start, *starts], positions + 1)
+    columns = [
+        (asked_at - rows.at[positions]) / US_PER_HOUR,
+        *_hours_since(rows, positions, asked_at),
+        (rows.at[positions] - rows.session_at[positions]) / (US_PER_HOUR / 60),
+        *_item_columns(rows, positions, session_start),
+        _open_carts(rows)[positions],
+        _sessions(rows, positions, starts[WINDOW_NAMES.index("7d")]),
+        *_price_columns(rows, positions, session_start),
+        *_clock_columns(asked_at),
+        rows.type_code[positions],
+    ]
+    table = np.empty((len(FEATURES), len(positions)), np.float32)
+    table[: len(FEATURES) - len(columns)] = _counts_since(rows, positions, since)
+    table[-len(columns) :] = columns
+    return np.ascontiguousarray(table.T)
 
 
-def _running_counts(rows: Rows) -> np.ndarray:
-    """int64 (R + 1, len(COUNTED)): how many of each kind lie before a row."""
-    is_kind = rows.type_code[:, None] == np.array([TYPE_CODE[name] for name in COUNTED])
-    return np.concatenate([np.zeros((1, len(COUNTED)), np.int64), is_kind.cumsum(axis=0)])
+def _first_rows(rows: Rows, positions: np.ndarray, asked_at: np.ndarray) -> np.ndarray:
+    """int64 (1 + len(WINDOWS), len(positions)): where the session and each window before asked_at begin."""
+    moments = np.stack([rows.session_at[positions] - 1, *(asked_at - width for _, width in WINDOWS)])
+    return rows.first_after(np.tile(rows.user[positions], len(moments)), moments.ravel()).reshape(moments.shape)
 
 
-def _counts_since(running: np.ndarray, positions: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
-    return list((running[positions + 1] - running[start]).T)
+def _counts_since(rows: Rows, positions: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """int64 (len(starts) × len(COUNTED), len(positions)): events of each kind from each start up to the position."""
+    running = np.zeros((len(COUNTED), len(rows) + 1), np.int64)
+    codes = np.array([TYPE_CODE[name] for name in COUNTED])
+    np.cumsum(rows.type_code == codes[:, None], axis=1, out=running[:, 1:])
+    counts = running[:, positions + 1] - running[:, starts].swapaxes(0, 1)
+    return counts.reshape(len(starts) * len(COUNTED), len(positions))
 
 
-def _hours_since(rows: Rows, name: str, positions: np.ndarray, asked_at: np.ndarray) -> np.ndarray:
-    last = _last_row_where(rows.is_type(name))[positions]
+def _hours_since(rows: Rows, positions: np.ndarray, asked_at: np.ndarray) -> np.ndarray:
+    """float64 (len(SINCE), len(positions)): from the newest event of each kind, at most NEVER_HOURS."""
+    codes = np.array([TYPE_CODE[name] for name in SINCE])
+    last = _last_row_where(rows.type_code == codes[:, None])[:, positions]
     is_own = last >= rows.starts[rows.user[positions]]
     hours = (asked_at - rows.at[np.maximum(last, 0)]) / US_PER_HOUR
     return np.where(is_own, np.minimum(hours, NEVER_HOURS), NEVER_HOURS)
 
 
 def _last_row_where(is_wanted: np.ndarray) -> np.ndarray:
-    """For each row the newest row up to it that is wanted, of any user; −1 if none."""
-    return np.maximum.accumulate(np.where(is_wanted, np.arange(len(is_wanted)), -1)) if len(is_wanted) else is_wanted
+    """For each row (last axis) the newest row up to it that is wanted, of any user; −1 if none."""
+    return np.maximum.accumulate(np.where(is_wanted, np.arange(is_wanted.shape[-1]), -1), axis=-1)
 
 
 def _item_columns(rows: Rows, positions: np.ndarray, session_start: np.ndarray) -> list[np.ndarray]:

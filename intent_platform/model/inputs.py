@@ -114,25 +114,25 @@ def _queries(rows: Rows) -> tuple[np.ndarray, list[str]]:
 
 
 def _numbers(rows: Rows, item: np.ndarray, item_category: np.ndarray) -> np.ndarray:
-    count = len(rows)
-    gap = np.diff(rows.at, prepend=rows.at[:1]) / 1e6
-    gap[rows.starts[:-1][rows.starts[:-1] < count]] = 0.0
+    gap = np.zeros(len(rows))
+    gap[1:] = (rows.at[1:] - rows.at[:-1]) / 1e6
+    gap[rows.starts[:-1]] = 0.0
+    codes, _ = rows.item
+    category = np.where(item >= 0, item_category[item], -1)
     before = _item_row_before(rows)
     has_before = before >= 0
-    codes, _ = rows.item
-    category = np.append(item_category, -1)[item]
     price = np.log1p(np.maximum(rows.price, 0))
-    step = np.where((codes >= 0) & has_before, price - price[before], np.nan)
+    step = price - price[before]
     same_item = (codes >= 0) & has_before & (codes == codes[before])
     same_category = (category >= 0) & has_before & (category == category[before])
-    known_step = np.where(same_category & ~same_item, np.nan_to_num(step), 0.0)
+    known_step = np.where(same_category & ~same_item & np.isfinite(step), step, 0.0)
     angle = 2 * np.pi * (rows.at % US_PER_DAY) / US_PER_DAY
     columns = [
         np.log1p(gap) / 6,
         rows.at == rows.session_at,
         np.log1p((rows.at - rows.session_at) / 1e6) / 6,
         np.isfinite(price),
-        np.nan_to_num(price) / 5,
+        np.where(np.isfinite(price), price, 0.0) / 5,
         same_item,
         same_category,
         known_step < 0,
@@ -142,7 +142,9 @@ def _numbers(rows: Rows, item: np.ndarray, item_category: np.ndarray) -> np.ndar
         np.sin(angle),
         np.cos(angle),
     ]
-    return np.stack(columns, axis=1).astype(np.float32) if count else np.zeros((0, len(NUMBERS)), np.float32)
+    numbers = np.empty((len(NUMBERS), len(rows)), np.float32)
+    numbers[:] = columns
+    return np.ascontiguousarray(numbers.T)
 
 
 def _item_row_before(rows: Rows) -> np.ndarray:

@@ -9,11 +9,13 @@ N items, F tabular features
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.special import ndtr
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
@@ -24,22 +26,18 @@ from intent_platform.model.inputs import (
     Catalogue,
     EventInputs,
     Inputs,
-    KnownItems,
     Packed,
     Windows,
     batches,
     catalogue_of,
-    last_events,
     pack,
-    read_events,
     tile,
 )
 from intent_platform.model.logistic import LogisticRegression
-from intent_platform.model.rows import TYPE_CODE, Rows
-from intent_platform.model.text import TextTower
+from intent_platform.model.rows import TYPE_CODE
 
 ROWS_PER_BATCH = 8_192
-"""Rows that are read together when scoring: bounds memory."""
+"""Rows that are read together when nothing is learned: bounds memory."""
 
 PURCHASE_WIDTH = 64
 
@@ -247,8 +245,11 @@ class BehaviourNetwork(nn.Module):
 
     def scaled(self, table: np.ndarray) -> Tensor:
         """Tabular features on the scale that the head was trained with; unknown becomes the mean."""
-        features = torch.from_numpy(squash(table)).to(self.device)
-        return torch.nan_to_num((features - self.feature_mean) / self.feature_scale).clamp(-5, 5)
+        return torch.from_numpy(self._scaled(table)).to(self.device)
+
+    def _scaled(self, table: np.ndarray) -> np.ndarray:
+        scaled = (squash(table) - array_of(self.feature_mean)) / array_of(self.feature_scale)
+        return np.clip(np.where(np.isnan(scaled), np.float32(0.0), scaled), -5, 5)
 
     def tower_inputs(self, catalogue: Catalogue) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         category_number = {name: number for number, name in enumerate(self.shape.categories, start=1)}
@@ -293,16 +294,8 @@ class BehaviourNetwork(nn.Module):
         window, row = np.concatenate(places, axis=1)
         return np.concatenate(found)[np.lexsort((row, window))]
 
-    def hidden_at(
-        self, rows: Rows, positions: np.ndarray, item: np.ndarray, known: KnownItems, text: TextTower
-    ) -> np.ndarray:
-        """float32 (len(positions), S): what the newest window_events events up to each position say."""
-        events = read_events(rows, item, known.category, text)
-        windows = last_events(rows, positions, self.shape.window_events)
-        return self.read_out(events, windows, known.vectors)
-
     def states(self, inputs: Inputs, item_vectors: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """float32 (len(positions), S): the same for many positions of the same users, read in overlapping windows.
+        """float32 (len(positions), S): many positions of the same users, read in overlapping windows.
 
         Each position has at least half a window of events before it, if there are as many.
         """
@@ -317,16 +310,24 @@ class BehaviourNetwork(nn.Module):
         windows = tile(begin, distinct[last] + 1, length)
         return self.read_out(inputs.events, windows, item_vectors, wanted)[of]
 
-    @torch.inference_mode()
+    # What follows is computed in numpy: torch's first calls in a batch of a few shoppers cost more than the products.
+
     def purchase_probability(self, hidden: np.ndarray, table: np.ndarray) -> np.ndarray:
         """Raw probability, float64 (E,), from states and tabular features."""
-        logits = self.buy_logits(torch.from_numpy(hidden).to(self.device), self.scaled(table))
-        return torch.sigmoid(logits.double()).cpu().numpy()
+        features = self._scaled(table)
+        first, last = self.purchase.deep[0], self.purchase.deep[-1]
+        deep = linear(first, np.concatenate([hidden[:, self.shape.item_state :], features], axis=1))
+        deep *= ndtr(deep)  # GELU
+        logits = linear(last, deep) + linear(self.purchase.line, features)
+        return 1.0 / (1.0 + np.exp(-logits[:, 0].astype(np.float64)))
 
-    @torch.inference_mode()
     def user_vectors(self, hidden: np.ndarray) -> np.ndarray:
         """float32 (E, D): queries for the item index."""
-        return self.wanted_items(torch.from_numpy(hidden).to(self.device)).cpu().numpy()
+        wanted = linear(self.to_item, hidden[:, : self.shape.item_state])
+        if self.shape.temperature is None:
+            return wanted
+        length = np.sqrt(np.einsum("ed,ed->e", wanted, wanted))
+        return wanted * (np.float32(self.shape.temperature) / np.maximum(length, np.float32(1e-12)))[:, None]
 
     def save(self, folder: Path) -> None:
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
@@ -346,6 +347,15 @@ class BehaviourNetwork(nn.Module):
                 f"({str(error).splitlines()[0]})"
             ) from error
         return network.to(pick_device(device)).eval()
+
+
+def array_of(weight: Tensor) -> np.ndarray:
+    """Its numbers on the CPU, without a copy if they are there."""
+    return weight.detach().cpu().numpy()
+
+
+def linear(layer: Any, given: np.ndarray) -> np.ndarray:
+    return given @ array_of(layer.weight).T + array_of(layer.bias)
 
 
 def pick_device(wanted: str) -> torch.device:

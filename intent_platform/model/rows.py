@@ -89,7 +89,9 @@ class Rows:
 
     @cached_property
     def quantity(self) -> np.ndarray:
-        return np.nan_to_num(_floats(self.table["quantity"]), nan=1.0)
+        """float64 (R,), 1 where unknown."""
+        quantity = _floats(self.table["quantity"])
+        return np.where(np.isnan(quantity), 1.0, quantity)
 
     @cached_property
     def item(self) -> tuple[np.ndarray, pa.Array]:
@@ -148,7 +150,7 @@ def one_array(values: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def _micros(values: pa.ChunkedArray) -> np.ndarray:
-    return one_array(values).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return one_array(values).view(pa.int64()).to_numpy(zero_copy_only=False)
 
 
 def _floats(values: pa.ChunkedArray) -> np.ndarray:

@@ -28,8 +28,8 @@ def count_columns(rows: Rows, age: np.ndarray) -> dict[str, pa.Array]:
 def money_columns(rows: Rows, age: np.ndarray) -> dict[str, pa.Array]:
     """Purchases of 30 days in the currency in which the user bought most often (the first by name among equals)."""
     is_recent = (age < 30 * US_PER_DAY) & rows.is_type("purchase")
-    spent = np.nan_to_num(rows.price) * rows.quantity
-    chosen, total, names = _by_main_currency(rows, np.flatnonzero(is_recent & np.isfinite(rows.price)), spent)
+    taken = np.flatnonzero(is_recent & np.isfinite(rows.price))
+    chosen, total, names = _by_main_currency(rows, taken, rows.price * rows.quantity)
     return {"spent_30d": pa.array(total, pa.float64()), "spent_currency": _currency_column(chosen, names)}
 
 
@@ -40,10 +40,10 @@ def price_columns(rows: Rows, age: np.ndarray) -> dict[str, pa.Array]:
     chosen, _, names = _by_main_currency(rows, met, rows.price)
     met = met[rows.currency[0][met] == chosen[rows.user[met]]]
     met = met[np.lexsort((rows.price[met], rows.user[met]))]
-    users, first, count = np.unique(rows.user[met], return_index=True, return_counts=True)
-    low, high = np.full(rows.users, np.nan), np.full(rows.users, np.nan)
-    low[users] = rows.price[met[first + (count - 1) // 4]]
-    high[users] = rows.price[met[first + (3 * (count - 1) + 3) // 4]]
+    count = np.bincount(rows.user[met], minlength=rows.users)
+    first = count.cumsum() - count
+    prices = np.append(rows.price[met], np.nan)  # the last is for who met none
+    low, high = (prices[np.where(count > 0, first + each, -1)] for each in ((count - 1) // 4, (3 * count) // 4))
     return {
         "price_low": pa.array(low, pa.float64(), from_pandas=True),
         "price_high": pa.array(high, pa.float64(), from_pandas=True),
@@ -54,18 +54,13 @@ def price_columns(rows: Rows, age: np.ndarray) -> dict[str, pa.Array]:
 def _by_main_currency(rows: Rows, taken: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Per user: code of the currency most of the taken rows have (−1: no rows), and their sum in it."""
     codes, names = rows.currency
-    width = len(names) + 1
-    key, place, count = np.unique(rows.user[taken] * width + codes[taken], return_inverse=True, return_counts=True)
-    sums = np.bincount(place, weights=amount[taken], minlength=len(key))
-    user, currency = np.divmod(key, width)
-    best = np.lexsort((currency, -count, user))
-    users, first = np.unique(user[best], return_index=True)
-    chosen, total = np.full(rows.users, -1), np.zeros(rows.users)
-    chosen[users] = currency[best[first]]
-    total[users] = np.round(sums[best[first]], 6)
-    return chosen, total, names
+    shape = rows.users, len(names) + 1
+    key = rows.user[taken] * shape[1] + codes[taken]
+    count, total = (np.bincount(key, each, shape[0] * shape[1]).reshape(shape) for each in (None, amount[taken]))
+    users, most = np.arange(rows.users), count.argmax(axis=1)
+    return np.where(count[users, most] > 0, most, -1), np.round(total[users, most], 6), names
 
 
 def _currency_column(chosen: np.ndarray, names: list[str]) -> pa.Array:
-    lookup = pa.array([None, *names], pa.string())
-    return lookup.take(pa.array(np.maximum(chosen, 0)))
+    lookup = [None, *names]
+    return pa.array([lookup[code] for code in np.maximum(chosen, 0).tolist()], pa.string())

@@ -2,7 +2,6 @@
 
 from bisect import bisect
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -31,16 +30,15 @@ class Interests:
     last_seen_at: np.ndarray  # int64 µs
     categories: list[str]
 
-    @cached_property
-    def names(self) -> pa.Array:
-        return pa.array([self.categories[code] for code in self.category.tolist()], pa.string())
+    def named(self, category: np.ndarray) -> pa.Array:
+        return pa.array([self.categories[code] for code in category.tolist()], pa.string())
 
     def top_categories(self, users: int) -> pa.Array:
         """list<struct<category, weight>> per user, at most SHOWN."""
         shown = self.rank <= SHOWN
         offsets = np.concatenate([[0], np.cumsum(np.bincount(self.user[shown], minlength=users))])
         values = pa.StructArray.from_arrays(
-            [self.names.filter(pa.array(shown)), pa.array(np.round(self.weight[shown], 4), pa.float64())],
+            [self.named(self.category[shown]), pa.array(np.round(self.weight[shown], 4), pa.float64())],
             names=["category", "weight"],
         )
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)

@@ -83,7 +83,7 @@ def _interest_table(rows: Rows, interests: Interests) -> pa.Table:
         {
             "user_id": rows.user_ids.take(pa.array(interests.user)),
             "rank": pa.array(interests.rank, pa.int16()),
-            "category": interests.names,
+            "category": interests.named(interests.category),
             "weight": pa.array(interests.weight, pa.float64()),
             "last_seen_at": pa.array(interests.last_seen_at, pa.int64()).view(_UTC),
         }
