@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from intent_platform import db
 from intent_platform.errors import ReleaseMoved
 from intent_platform.inbox.merging import as_sequences, recent
-from intent_platform.inbox.states import forget_states, write_states
+from intent_platform.inbox.states import forget_states, state_rows
 from intent_platform.index.release import Release
 from intent_platform.model.rows import Rows, micros
 from intent_platform.profiles import ProfileRows, Stamp, upsert
@@ -78,10 +78,10 @@ def write(connection: sa.Connection, found: Rescored) -> int:
         forget_states(connection, shop, found.gone)
     if found.profiles is None:
         return 0
-    moved = upsert(connection, found.profiles)
+    states = state_rows(rows, found.valid_at).drop_columns(["user_id", "valid_at"])  # the profiles have them too
+    moved = upsert(connection, found.profiles, "replace_states", **db.array_columns(states))
     if moved < rows.users:
         _check_newest(connection, rows, found.stamp)
-    write_states(connection, shop, rows, found.valid_at)
     return rows.users
 
 

@@ -91,14 +91,14 @@ def query(connection: sa.Connection, name: str, *then: str, **parameters: object
     return result.mappings().all() if result.returns_rows else ()
 
 
-def prepared(connection: sa.Connection, name: str, *then: str, **parameters: object) -> Sequence[sa.RowMapping]:
+def prepared(connection: sa.Connection, *names: str, **parameters: object) -> Sequence[sa.RowMapping]:
     """As `query`, for statements that are sent all day: each is planned once per connection, as to plan one anew may
     take longer than to run it. Where the best plan depends on the values, `query` is right.
 
     The type of each parameter must follow from the statement: by a cast, or by what it is compared with.
     """
     known = connection.connection.info.setdefault("prepared", set())
-    statements = [_prepared(each) for each in (name, *then)]
+    statements = [_prepared(each) for each in names]
     for each in statements:
         if each.name not in known:
             connection.exec_driver_sql(each.preparing)

@@ -74,11 +74,6 @@ def _states(rows: Iterable[sa.RowMapping]) -> States:
     return States(contents=contents, valid_at=valid_at)
 
 
-def write_states(connection: sa.Connection, shop: str, rows: Rows, valid_at: np.ndarray) -> None:
-    """Replace the states of the rows' users, which are locked; rows: OWNED_SCHEMA; valid_at: int64 µs (users,)."""
-    db.prepared(connection, "replace_states", shop=shop, **db.array_columns(state_rows(rows, valid_at)))
-
-
 def forget_states(connection: sa.Connection, shop: str, user_ids: Iterable[str]) -> None:
     """Remove states and profiles of shoppers without events."""
     db.query(connection, "forget_states", shop=shop, user_ids=sorted(user_ids))

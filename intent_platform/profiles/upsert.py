@@ -67,11 +67,15 @@ class ProfileRows:
         return replace(self, profiles=profiles, interests=interests, recommendations=recommendations)
 
 
-def upsert(connection: sa.Connection, rows: ProfileRows) -> int:
-    """Write one set of users; return how many profile rows changed. Locks: those users' rows until commit."""
+def upsert(connection: sa.Connection, rows: ProfileRows, *before: str, **more: object) -> int:
+    """Write one set of users; return how many profile rows changed. Locks: those users' rows until commit.
+
+    before: statements about the same users, sent in the same trip; more: what they need beside the columns of profiles.
+    """
     if not rows.profiles.num_rows:
         return 0
-    moved = db.prepared(connection, "move_profiles", **asdict(rows.stamp), **db.array_columns(rows.profiles))
+    columns = db.array_columns(rows.profiles)
+    moved = db.prepared(connection, *before, "move_profiles", **asdict(rows.stamp), **columns, **more)
     given = dict(zip(rows.user_ids, rows.profiles["content_digest"].to_pylist(), strict=True))
     digests = [(each["user_id"], given[each["user_id"]], each["found_digest"] or "") for each in moved]
     interests_of = [user_id for user_id, new, old in digests if new[INTERESTS] != old[INTERESTS]]
