@@ -140,7 +140,7 @@ class Reading:
     def states_at(
         self, rows: Rows, positions: np.ndarray, item: np.ndarray, known: KnownItems, text: TextTower
     ) -> np.ndarray:
-        """float32 (len(positions), S): what the newest window_events events up to each position say.
+        """float32 (len(positions), S): what the newest events up to each position say, at most window_events.
 
         item: (R,) position in `known` of each row's item, −1 for none.
         """
