@@ -62,7 +62,7 @@ class Settings:
     """How far back a shopper's window reaches, for counts and for the model."""
 
     window_events: int = 50
-    """How many of a shopper's newest events the model sees."""
+    """How many of a shopper's newest events the model sees at most; at least half of them, if there are as many."""
 
     encoder: str = ""
     """Text encoder: a Hugging Face name or a folder; empty: the offline default of the `demo` extra."""

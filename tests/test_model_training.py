@@ -51,6 +51,22 @@ def prepared(rows: pa.Table, text, settings: Settings = SETTINGS):
     return view, make_material(inputs, examples["train"], examples["validation"]), examples
 
 
+@pytest.mark.parametrize("length", [1, 2, 7, 20])
+def test_a_position_is_read_from_where_the_window_begins_that_counts_it(length):
+    rows = Rows.of(many_histories(30, seed=5))
+    positions = np.random.default_rng(1).permutation(len(rows))
+    windows = last_events(rows, positions, length)
+    tiles = tile(rows.starts[:-1], rows.starts[1:], length)
+    counted = {
+        row: start
+        for start, stop, counts_from in zip(tiles.start, tiles.stop, tiles.counts_from, strict=True)
+        for row in range(counts_from, stop)
+    }
+    assert windows.start.tolist() == [counted[position] for position in positions]
+    assert windows.stop.tolist() == (positions + 1).tolist()
+    assert windows.counts_from.tolist() == positions.tolist()
+
+
 def test_windows_count_every_row_once_with_its_past():
     starts, stops = np.array([0, 7, 7]), np.array([7, 7, 130])
     windows = tile(starts, stops, 20)

@@ -232,11 +232,11 @@ def _figures(contest: Contest, settings: Settings) -> list[Figure]:
 def _ms_per_shopper(contenders: Contenders, test: Examples, vectors: np.ndarray) -> float:
     """Median time from one shopper's newest events to probability and next items by the network, in ms."""
     network, material = contenders.network, contenders.material
-    reading = Reading.of(network)
     rows, took = material.rows, []
     for position in np.unique(test.position)[:TIMED_SHOPPERS]:
         start = rows.starts[rows.user[position]]
         shopper = Rows.of(rows.table.slice(start, position + 1 - start))
+        reading = Reading.of(network)  # which remembers nothing of an earlier position
         began = time.perf_counter()
         newest = np.array([len(shopper) - 1])
         windows = last_events(rows, np.array([position]), network.shape.window_events)

@@ -200,9 +200,14 @@ def tile(starts: np.ndarray, stops: np.ndarray, length: int) -> Windows:
 
 
 def last_events(rows: Rows, positions: np.ndarray, length: int) -> Windows:
-    """For each position the window of its newest `length` events, read out at the position only."""
+    """For each position the window of `tile` that counts it, over its user's rows, read out at the position only.
+
+    So it holds all events, or at most `length` and more than half as many, and most events do not move its beginning.
+    """
     first = rows.starts[:-1][rows.user[positions]]
-    return Windows(start=np.maximum(first, positions + 1 - length), stop=positions + 1, counts_from=positions)
+    stride = max(length // 2, 1)
+    number = np.maximum(positions - first - length + stride, 0) // stride
+    return Windows(start=first + number * stride, stop=positions + 1, counts_from=positions)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,11 +1,12 @@
 """A network's two readers laid out for scoring: what BehaviourNetwork says of each window's newest row, only sooner.
 
 A batch of a few shoppers is bound by the number of calls and by weights on their way through the caches. So both
-readers go through time side by side, and attention asks for the newest rows alone. It runs on the CPU whatever the
-device, so that a refresh and a scorer compute alike.
+readers go through time side by side, attention asks for the newest rows alone, and of a window that goes on from one
+read before only the new rows are read. It runs on the CPU whatever the device, so that a refresh and a scorer compute
+alike.
 
-W windows of P rows in packed order, D width, H hidden width of both readers side by side (the first is for items), S
-state as of the network
+W windows of P rows in packed order, T rows of the longest, D width, H hidden width of both readers side by side (the
+first is for items), S state as of the network
 """
 
 from dataclasses import dataclass
@@ -27,11 +28,15 @@ from intent_platform.model.inputs import (
     read_events,
 )
 from intent_platform.model.network import PURCHASE_WIDTH, BehaviourNetwork, Shape, array_of
+from intent_platform.model.remembered import Remembered, contents_of
 from intent_platform.model.rows import Rows
 from intent_platform.model.text import TextTower
 
 ROWS_AT_ONCE = 1_024
 """Rows that are read together: they stay in the caches, and every window is compared with all of them."""
+
+FEW_WINDOWS = 200
+"""As many are asked for by a scorer of a stream, soon again; the thousands of a refresh pass by what is remembered."""
 
 FEW_ROWS = 8
 """As many rows are multiplied by a matrix one after the other: for several at once BLAS would copy the matrix first."""
@@ -66,15 +71,17 @@ class Gates:
             new_bias=state_bias_3H1[2, :, 0],
         )
 
-    def run(self, rows: list[np.ndarray], batch_sizes: list[int]) -> np.ndarray:
-        """float32 (P, H): the states after each packed row. rows: float32 (P, H of one reader)."""
+    def run(self, rows: list[np.ndarray], batch_sizes: list[int], state_WH: np.ndarray) -> np.ndarray:
+        """float32 (P, H): the states after each packed row. rows: float32 (P, H of one reader).
+
+        state_WH: before the first rows, in their order.
+        """
         middle, width = rows[0].shape[1], len(self.new_bias)
         given_3PH = np.empty((3, len(rows[0]), width), np.float32)
         np.matmul(rows[0], self.of_row[0], out=given_3PH[:, :, :middle])
         np.matmul(rows[1], self.of_row[1], out=given_3PH[:, :, middle:])
         given_3PH += self.bias
         state_PH = np.empty(given_3PH.shape[1:], np.float32)
-        state_WH = np.zeros((batch_sizes[0], width), np.float32)
         start = 0
         for count in batch_sizes:
             before, now = state_WH[:count], slice(start, start + count)
@@ -106,7 +113,10 @@ def _multiply(rows_WH: np.ndarray, weight_3HH: np.ndarray, out: np.ndarray) -> N
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
-    """The weights of a network that learns no more; lists hold one entry per reader, the one for items first."""
+    """The weights of a network that learns no more; lists hold one entry per reader, the one for items first.
+
+    One thread reads at a time, as what was read is remembered.
+    """
 
     shape: Shape
     query: np.ndarray  # (text dimensions, width of both readers' queries)
@@ -117,13 +127,16 @@ class Reading:
     norms: list[tuple[np.ndarray, np.ndarray]]  # weight and bias
     gates: Gates
     asks: np.ndarray  # (hidden, hidden): from a state to what its dot products with other states are scores of
+    remembered: Remembered
 
     @classmethod
     def of(cls, network: BehaviourNetwork) -> "Reading":
         readers: list[Any] = [network, network.purchase]
         weights = [_parts_of_join(each, has_items=each is network) for each in readers]
+        gates = Gates.of([each.reader for each in readers])
+        shape = network.shape
         return cls(
-            shape=network.shape,
+            shape=shape,
             query=np.concatenate([array_of(each.query.weight).T for each in readers], axis=1),
             numbers=np.concatenate([array_of(each.numbers[0].weight).T for each in readers], axis=1),
             numbers_bias=np.concatenate([array_of(each.numbers[0].bias) for each in readers]),
@@ -133,14 +146,15 @@ class Reading:
             ],
             joins=[others for _, others in weights],
             norms=[(array_of(each.join[1].weight), array_of(each.join[1].bias)) for each in readers],
-            gates=Gates.of([each.reader for each in readers]),
-            asks=array_of(network.asks.weight).T @ array_of(network.answers.weight) / network.shape.width**0.5,
+            gates=gates,
+            asks=array_of(network.asks.weight).T @ array_of(network.answers.weight) / shape.width**0.5,
+            remembered=Remembered(shape.window_events, shape.width, len(gates.new_bias)),
         )
 
     def states_at(
         self, rows: Rows, positions: np.ndarray, item: np.ndarray, known: KnownItems, text: TextTower
     ) -> np.ndarray:
-        """float32 (len(positions), S): what the newest window_events events up to each position say.
+        """float32 (len(positions), S): what the newest events up to each position say, at most window_events.
 
         item: (R,) position in `known` of each row's item, −1 for none.
         """
@@ -148,27 +162,73 @@ class Reading:
         return self.states(events, last_events(rows, positions, self.shape.window_events), known.vectors)
 
     def states(self, events: EventInputs, windows: Windows, item_vectors: np.ndarray) -> np.ndarray:
-        """float32 (W, S): the state after each window's newest row. item_vectors: (N, D), by position."""
+        """float32 (W, S): the state after each window's newest row, of at most window_events.
+
+        item_vectors: (N, D), by position.
+        """
         with _THREADS.limit(limits=1, user_api="blas"):
-            found = [self._states(events, some, item_vectors) for some in batches(windows, ROWS_AT_ONCE)]
-        return np.concatenate(found) if found else np.zeros((0, self.shape.item_state + PURCHASE_WIDTH), np.float32)
+            if 0 < len(windows) <= FEW_WINDOWS:
+                contents = contents_of(events, windows)
+                found = self.remembered.find(contents, item_vectors)
+                if found is not None:
+                    return self._resume(events, windows, item_vectors, contents, *found)
+            states = [self._states(events, some, item_vectors) for some in batches(windows, ROWS_AT_ONCE)]
+        return np.concatenate(states) if states else np.zeros((0, self.shape.item_state + PURCHASE_WIDTH), np.float32)
 
     def _states(self, events: EventInputs, windows: Windows, item_vectors: np.ndarray) -> np.ndarray:
         packed = pack(windows)
-        row, width, hidden = packed.row, self.shape.width, self.shape.hidden
-        item_PD = item_vectors[events.item[row]] * np.float32(self.shape.item_scale)
-        item_PD[events.item[row] < 0] = 0.0
-        queries = np.zeros((len(events.query_vectors) + 1, self.query.shape[1]), np.float32)
-        np.matmul(events.query_vectors, self.query, out=queries[:-1])  # the last is for none, −1
-        queries = queries[events.query[row]]
-        joined = self._join(events, row, [queries[:, :width], queries[:, width:]], item_PD)
-        read_PH = self.gates.run(joined, packed.batch_sizes.tolist())
-        meant_PD = item_PD + queries[:, :width]
-        newest = _newest_of_windows(packed)
+        nothing_WH = np.zeros((len(windows), len(self.gates.new_bias)), np.float32)
+        read_PH, meant_PD = self._read(events, packed, item_vectors, nothing_WH)
+        hidden, newest = self.shape.hidden, _newest_of_windows(packed)
         is_own_WP = packed.window == np.arange(len(windows))[:, None]
-        attended_WD = self._attend(read_PH[newest, :hidden], read_PH[:, :hidden], is_own_WP) @ meant_PD
+        # All rows are asked: one product is quicker.
+        attended_WD = _shares((read_PH[newest, :hidden] @ self.asks) @ read_PH[:, :hidden].T, is_own_WP) @ meant_PD
         parts = read_PH[newest, :hidden], attended_WD, meant_PD[newest], read_PH[newest, hidden:]
         return np.concatenate(parts, axis=1)
+
+    def _resume(
+        self,
+        events: EventInputs,
+        windows: Windows,
+        item_vectors: np.ndarray,
+        contents: list[bytes],
+        place: np.ndarray,
+        held: np.ndarray,
+    ) -> np.ndarray:
+        """As _states, but the first `held` rows of each window are remembered at `place`, and then all are."""
+        kept, hidden = self.remembered, self.shape.hidden
+        new = Windows(start=windows.start + held, stop=windows.stop, counts_from=windows.counts_from)
+        packed = pack(new)
+        begun = packed.window[packed.row == new.start[packed.window]]
+        before_WH = kept.read[place[begun], held[begun] - 1]
+        before_WH[held[begun] == 0] = 0.0
+        at = place[packed.window], packed.row - windows.start[packed.window]
+        kept.read[at], kept.meant[at] = self._read(events, packed, item_vectors, before_WH)
+        kept.keep(contents, place)
+
+        size = windows.stop - windows.start
+        is_own_WT = np.arange(size.max()) < size[:, None]
+        state_WH = kept.read[place, size - 1]
+        asked_WH = state_WH[:, :hidden] @ self.asks
+        share_WT = np.matmul(kept.read[:, : size.max(), :hidden][place], asked_WH[:, :, None])[:, :, 0]
+        meant_WTD = kept.meant[:, : size.max()][place]
+        attended_WD = np.matmul(_shares(share_WT, is_own_WT)[:, None], meant_WTD)[:, 0]
+        parts = state_WH[:, :hidden], attended_WD, kept.meant[place, size - 1], state_WH[:, hidden:]
+        return np.concatenate(parts, axis=1)
+
+    def _read(
+        self, events: EventInputs, packed: Packed, item_vectors: np.ndarray, before_WH: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """float32 (P, H) states and (P, D) of what each row meant: its item and its query. before_WH: as of Gates."""
+        row, width = packed.row, self.shape.width
+        item_PD = item_vectors[events.item[row]] * np.float32(self.shape.item_scale)
+        item_PD[events.item[row] < 0] = 0.0
+        asking = np.flatnonzero(events.query[row] >= 0)
+        used, code = np.unique(events.query[row[asking]], return_inverse=True)
+        queries = np.zeros((len(row), self.query.shape[1]), np.float32)
+        queries[asking] = (events.query_vectors[used] @ self.query)[code]
+        joined = self._join(events, row, [queries[:, :width], queries[:, width:]], item_PD)
+        return self.gates.run(joined, packed.batch_sizes.tolist(), before_WH), item_PD + queries[:, :width]
 
     def _join(
         self, events: EventInputs, row: np.ndarray, queries: list[np.ndarray], item_PD: np.ndarray
@@ -186,14 +246,14 @@ class Reading:
             each += bias
         return joined
 
-    def _attend(self, newest_WH: np.ndarray, read_PH: np.ndarray, is_own_WP: np.ndarray) -> np.ndarray:
-        """(W, P): how much a newest row takes of each row of its window. All rows are asked: one product is quicker."""
-        share_WP = (newest_WH @ self.asks) @ read_PH.T
-        share_WP[~is_own_WP] = -np.inf
-        share_WP -= share_WP.max(axis=1, keepdims=True)
-        np.exp(share_WP, out=share_WP)
-        share_WP /= share_WP.sum(axis=1, keepdims=True)
-        return share_WP
+
+def _shares(share: np.ndarray, is_own: np.ndarray) -> np.ndarray:
+    """(W, …): how much a newest row takes of each row of its window, in place, from their scores."""
+    share[~is_own] = -np.inf
+    share -= share.max(axis=1, keepdims=True)
+    np.exp(share, out=share)
+    share /= share.sum(axis=1, keepdims=True)
+    return share
 
 
 def _parts_of_join(reader: Any, *, has_items: bool) -> tuple[np.ndarray, np.ndarray]:
