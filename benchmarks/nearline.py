@@ -116,7 +116,7 @@ def scorers(settings: Settings, workers: int) -> Iterator[int]:
 
 
 def latency(settings: Settings, events: list[dict], per_second: int) -> np.ndarray:
-    """Milliseconds from an event's commit to its profile's, float64 (events,), put singly at a steady rate."""
+    """Milliseconds from an event's commit to its profile's, float64 (events,), put as they happen, at a steady rate."""
     connection = psycopg2.connect(_dsn(settings))
     connection.autocommit = True
     insert = f"INSERT INTO inbox.event ({', '.join(COLUMNS)}) VALUES ({', '.join(['%s'] * len(COLUMNS))})"
@@ -125,6 +125,7 @@ def latency(settings: Settings, events: list[dict], per_second: int) -> np.ndarr
     with connection.cursor() as cursor:
         for number, event in enumerate(events):
             time.sleep(max(began + number / per_second - time.time(), 0))
+            event["occurred_at"] = datetime.now(UTC).isoformat()
             cursor.execute(insert, [event[name] for name in COLUMNS])
             put_at[event["event_id"]] = time.time()
     took = time.time() - began

@@ -23,9 +23,14 @@ def test_a_statement_is_planned_once_per_connection_and_again_on_a_new_one(setti
 
 def test_a_kept_connection_rolls_back_what_failed_and_says_when_it_is_lost(settings):
     kept = db.keep_connection(settings)
-    with pytest.raises(ZeroDivisionError), db.transaction(kept, settings):
-        db.prepared(kept, "add_missing_states", shop="main", user_ids=["a"])
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with db.transaction(kept, settings):
+            db.prepared(kept, "add_missing_states", shop="main", user_ids=["a"])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     with db.transaction(kept, settings):
         assert kept.execute(sa.text("SELECT count(*) FROM nearline.user_state")).scalar_one() == 0
         pid = kept.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()

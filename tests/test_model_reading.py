@@ -225,3 +225,10 @@ def test_many_windows_at_once_are_not_remembered(asked, monkeypatch):
         asked.ask(many_histories(30, seed=5))
     assert asked.rows_read == [600, 600]
     assert len(asked.reading.remembered) == 0
+
+
+def test_who_finds_the_memory_in_use_reads_without_it(asked):
+    with asked.reading.remembered.in_use:
+        asked.ask(history(*VIEWS[:3]))
+    asked.ask(history(*VIEWS[:3]))
+    assert asked.rows_read == [3, 3]

@@ -113,10 +113,7 @@ def _multiply(rows_WH: np.ndarray, weight_3HH: np.ndarray, out: np.ndarray) -> N
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
-    """The weights of a network that learns no more; lists hold one entry per reader, the one for items first.
-
-    One thread reads at a time, as what was read is remembered.
-    """
+    """The weights of a network that learns no more; lists hold one entry per reader, the one for items first."""
 
     shape: Shape
     query: np.ndarray  # (text dimensions, width of both readers' queries)
@@ -167,11 +164,14 @@ class Reading:
         item_vectors: (N, D), by position.
         """
         with _THREADS.limit(limits=1, user_api="blas"):
-            if 0 < len(windows) <= FEW_WINDOWS:
-                contents = contents_of(events, windows)
-                found = self.remembered.find(contents, item_vectors)
-                if found is not None:
-                    return self._resume(events, windows, item_vectors, contents, *found)
+            if 0 < len(windows) <= FEW_WINDOWS and self.remembered.in_use.acquire(blocking=False):
+                try:
+                    contents = contents_of(events, windows)
+                    found = self.remembered.find(contents, item_vectors)
+                    if found is not None:
+                        return self._resume(events, windows, item_vectors, contents, *found)
+                finally:
+                    self.remembered.in_use.release()
             states = [self._states(events, some, item_vectors) for some in batches(windows, ROWS_AT_ONCE)]
         return np.concatenate(states) if states else np.zeros((0, self.shape.item_state + PURCHASE_WIDTH), np.float32)
 

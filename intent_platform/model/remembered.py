@@ -1,5 +1,6 @@
 """What was read of the newest windows, so that reading goes on where a window begins with the same rows."""
 
+import threading
 from collections import OrderedDict
 from itertools import pairwise
 
@@ -48,6 +49,7 @@ class Remembered:
         """Windows have at most `length` rows; hidden: of both readers."""
         self.read = np.zeros((WINDOWS, length, hidden), np.float32)  # states after each row
         self.meant = np.zeros((WINDOWS, length, width), np.float32)
+        self.in_use = threading.Lock()  # from `find` to the last look at the arrays
         self._item_vectors: np.ndarray | None = None
         self._known: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()  # first row → place, content
 
