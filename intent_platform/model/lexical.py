@@ -29,11 +29,11 @@ class Lexical:
         """Unit-length TF-IDF rows; an empty text is a row of zeros."""
         if not texts:  # a log without searches
             return sp.csr_matrix((0, BUCKETS), dtype=np.float32)
-        counts = _hashing().transform([text.lower() for text in texts]).astype(np.float32)
-        counts.data = np.log1p(counts.data)
-        weighted = counts.multiply(self.idf).tocsr()
-        norms = np.sqrt(weighted.multiply(weighted).sum(axis=1)).A1 if weighted.shape[0] else np.zeros(0)
-        return sp.diags(1.0 / np.maximum(norms, 1e-12)).dot(weighted).tocsr().astype(np.float32)
+        weighted = _hashing().transform([text.lower() for text in texts])
+        weighted.data = np.log1p(weighted.data) * self.idf[weighted.indices]
+        norms = np.sqrt(weighted.multiply(weighted).sum(axis=1)).A1
+        scale = sp.csr_matrix((1.0 / np.maximum(norms, 1e-12), np.arange(len(texts)), np.arange(len(texts) + 1)))
+        return scale @ weighted
 
     def dense(self, texts: list[str]) -> np.ndarray:
         """Unit-length float32 rows of `dimensions`; a text of unknown characters only is a row of zeros."""
