@@ -74,7 +74,7 @@ class Settings:
     """Upper bound on steps of that tuning, 64 pairs each; early stopping may end sooner."""
 
     device: str = "auto"
-    """cuda, cpu, or auto (cuda when there is one)."""
+    """cuda, cpu, or auto (cuda when there is one). For trainings, indices and text; scoring takes the CPU."""
 
     seed: int = 7
     """Start of every random generator in training."""
