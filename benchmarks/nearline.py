@@ -149,6 +149,7 @@ def drained(settings: Settings, events: list[dict], *, is_pinned: bool = False) 
         while claimed := worker.take(serving, worker._look()):
             taken += claimed
         seconds = time.monotonic() - began
+    worker.close()
     assert taken == len(events)
     return taken / seconds
 

@@ -188,8 +188,10 @@ class Scorer:
         self._door = None
         self._disconnect()
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, *, is_sound: bool = True) -> None:
         if self._connection is not None:
+            if not is_sound:
+                self._connection.invalidate()
             self._connection.close()
         self._connection = None
 
@@ -201,7 +203,7 @@ class Scorer:
             with db.transaction(self._connection, self.settings):
                 yield self._connection
         except BaseException:
-            self._disconnect()
+            self._disconnect(is_sound=False)
             raise
 
     def take(self, serving: Serving, look: Look = EVERYTHING) -> int:

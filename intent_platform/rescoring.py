@@ -78,6 +78,7 @@ def write(connection: sa.Connection, found: Rescored) -> int:
         forget_states(connection, shop, found.gone)
     if found.profiles is None:
         return 0
+    assert found.profiles.user_ids == rows.user_ids.to_pylist()
     states = state_rows(rows, found.valid_at).drop_columns(["user_id", "valid_at"])  # the profiles have them too
     moved = upsert(connection, found.profiles, "replace_states", **db.array_columns(states))
     if moved < rows.users:

@@ -1,6 +1,7 @@
 """What scores without torch says what the network says that was trained with it."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -227,8 +228,20 @@ def test_many_windows_at_once_are_not_remembered(asked, monkeypatch):
     assert len(asked.reading.remembered) == 0
 
 
-def test_who_finds_the_memory_in_use_reads_without_it(asked):
-    with asked.reading.remembered.in_use:
-        asked.ask(history(*VIEWS[:3]))
+def test_threads_read_one_after_the_other_and_leave_blas_its_threads(network, release):
+    rows = Rows.of(many_histories(30, seed=5))
+    events, windows = events_of(rows, release), last_events(rows, rows.starts[1:] - 1, 50)
+    vectors = np.random.default_rng(5).normal(size=(13, network.shape.width)).astype(np.float32)
+    wanted = network.read_out(events, windows, vectors)
+    shared = Reading.of(network)
+    with threadpool_limits(2, "blas"), ThreadPoolExecutor(8) as pool:
+        for states in pool.map(lambda _: shared.states(events, windows, vectors), range(40)):
+            np.testing.assert_allclose(states, wanted, atol=5e-6)
+        assert {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"} == {2}
+
+
+def test_what_a_longer_window_left_behind_is_not_looked_at(asked):
+    asked.ask(history(*VIEWS[:9]))
+    asked.reading.remembered.meant[:, 4:] = np.nan
+    asked.reading.remembered.read[:, 4:] = np.nan
     asked.ask(history(*VIEWS[:3]))
-    assert asked.rows_read == [3, 3]

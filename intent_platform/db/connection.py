@@ -1,6 +1,7 @@
 """One transaction at a time: `with connect(settings) as connection` commits at the end or rolls everything back."""
 
 import io
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ from intent_platform.paths import resource_folder
 from intent_platform.settings import Settings
 
 COPY_BATCH_ROWS = 50_000
+
+PLANS_LAST_S = 10.0
+"""A plan that was made while a table was empty reads it whole when it is full, until somebody analyses it."""
+
+UNPREPARED = (pg_errors.InvalidSqlStatementName, pg_errors.DuplicatePreparedStatement, pg_errors.FeatureNotSupported)
+"""Of a statement that another session has prepared, or none, or before a migration."""
 
 
 @contextmanager
@@ -92,21 +99,41 @@ def query(connection: sa.Connection, name: str, *then: str, **parameters: object
 
 
 def prepared(connection: sa.Connection, *names: str, **parameters: object) -> Sequence[sa.RowMapping]:
-    """As `query`, for statements that are sent all day: each is planned once per connection, as to plan one anew may
-    take longer than to run it. Where the best plan depends on the values, `query` is right.
+    """As `query`, for statements that are sent all day: each is prepared once per connection, and after five runs
+    Postgres may keep a plan for any values; anew every PLANS_LAST_S. Where the best plan depends on the values, `query`
+    is right.
 
     The type of each parameter must follow from the statement: by a cast, or by what it is compared with.
     """
-    known = connection.connection.info.setdefault("prepared", set())
+    known: dict[str, float] = connection.connection.info.setdefault("prepared", {})  # name → monotonic s
     statements = [_prepared(each) for each in names]
-    for each in statements:
-        if each.name not in known:
-            connection.exec_driver_sql(each.preparing)
-            known.add(each.name)
     executing = "; ".join(each.executing for each in statements)
     given = tuple(parameters[parameter] for each in statements for parameter in each.parameters)
-    result = connection.exec_driver_sql(executing, given)
+    try:
+        for each in statements:
+            _prepare(connection, each, known)
+        result = connection.exec_driver_sql(executing, given)
+    except sa.exc.DBAPIError as error:
+        if isinstance(error.orig, UNPREPARED):
+            connection.invalidate(error)
+            raise DatabaseUnavailable(
+                f"A statement that was prepared is not there any more, or not as it was: {_first_line(error)}. Nothing "
+                "of this transaction was kept; run the step again. If it comes again, a pooler stands before Postgres "
+                "that gives a session now this server connection and now that: let it pool by session."
+            ) from error
+        raise
     return result.mappings().all() if result.returns_rows else ()
+
+
+def _prepare(connection: sa.Connection, statement: "_Prepared", known: dict[str, float]) -> None:
+    now = time.monotonic()
+    if statement.name in known and now - known[statement.name] < PLANS_LAST_S:
+        return
+    if statement.name in known:
+        connection.exec_driver_sql(f"DEALLOCATE {statement.name}")
+        del known[statement.name]
+    connection.exec_driver_sql(statement.preparing)
+    known[statement.name] = now
 
 
 def stream(

@@ -301,7 +301,7 @@ def _listed(held: Held) -> np.ndarray:
 
 
 def _top(scores: Scores, count: int) -> np.ndarray:
-    """int64 (Q, count): columns of a row's largest entries, in no order; −1 where it has fewer."""
+    """int64 (Q, count or all N): columns of a row's largest entries, in no order; −1 where it has fewer."""
     if isinstance(scores, np.ndarray):
         rest = max(scores.shape[1] - count, 0)
         key = by_value_and_column(scores, np.arange(scores.shape[1]))

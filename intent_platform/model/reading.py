@@ -9,6 +9,7 @@ W windows of P rows in packed order, T rows of the longest, D width, H hidden wi
 first is for items), S state as of the network
 """
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,9 @@ FEW_ROWS = 8
 
 _THREADS = ThreadpoolController()
 """Of numpy's BLAS: for a step's small products they would wait for each other longer than they work."""
+
+_ALONE = threading.Lock()
+"""How many threads BLAS takes is a matter of the process, and so is what a Reading remembers: one reads at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,15 +167,12 @@ class Reading:
 
         item_vectors: (N, D), by position.
         """
-        with _THREADS.limit(limits=1, user_api="blas"):
-            if 0 < len(windows) <= FEW_WINDOWS and self.remembered.in_use.acquire(blocking=False):
-                try:
-                    contents = contents_of(events, windows)
-                    found = self.remembered.find(contents, item_vectors)
-                    if found is not None:
-                        return self._resume(events, windows, item_vectors, contents, *found)
-                finally:
-                    self.remembered.in_use.release()
+        with _ALONE, _THREADS.limit(limits=1, user_api="blas"):
+            if 0 < len(windows) <= FEW_WINDOWS:
+                contents = contents_of(events, windows)
+                found = self.remembered.find(contents, item_vectors)
+                if found is not None:
+                    return self._resume(events, windows, item_vectors, contents, *found)
             states = [self._states(events, some, item_vectors) for some in batches(windows, ROWS_AT_ONCE)]
         return np.concatenate(states) if states else np.zeros((0, self.shape.item_state + PURCHASE_WIDTH), np.float32)
 
@@ -212,6 +213,7 @@ class Reading:
         asked_WH = state_WH[:, :hidden] @ self.asks
         share_WT = np.matmul(kept.read[:, : size.max(), :hidden][place], asked_WH[:, :, None])[:, :, 0]
         meant_WTD = kept.meant[:, : size.max()][place]
+        meant_WTD[~is_own_WT] = 0.0  # left there by a longer window, and maybe no number
         attended_WD = np.matmul(_shares(share_WT, is_own_WT)[:, None], meant_WTD)[:, 0]
         parts = state_WH[:, :hidden], attended_WD, kept.meant[place, size - 1], state_WH[:, hidden:]
         return np.concatenate(parts, axis=1)

@@ -1,6 +1,5 @@
 """What was read of the newest windows, so that reading goes on where a window begins with the same rows."""
 
-import threading
 from collections import OrderedDict
 from itertools import pairwise
 
@@ -49,9 +48,9 @@ class Remembered:
         """Windows have at most `length` rows; hidden: of both readers."""
         self.read = np.zeros((WINDOWS, length, hidden), np.float32)  # states after each row
         self.meant = np.zeros((WINDOWS, length, width), np.float32)
-        self.in_use = threading.Lock()  # from `find` to the last look at the arrays
         self._item_vectors: np.ndarray | None = None
         self._known: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()  # first row → place, content
+        self._unused = list(range(WINDOWS))  # places
 
     def __len__(self) -> int:
         return len(self._known)
@@ -67,10 +66,12 @@ class Remembered:
         if item_vectors is not self._item_vectors:
             self._item_vectors = item_vectors
             self._known.clear()
+            self._unused = list(range(len(self.read)))
         places, held = [], []
         for first, content in zip(firsts, contents, strict=True):
-            place, before = self._known.pop(first) if first in self._known else (self._free_place(), b"")
+            place, before = self._known[first] if first in self._known else (self._free_place(), b"")
             self._known[first] = place, b""
+            self._known.move_to_end(first)
             places.append(place)
             held.append(_rows_alike(content, before))
         return np.array(places), np.array(held)
@@ -81,9 +82,7 @@ class Remembered:
             self._known[content[: _ROW.itemsize]] = each, content
 
     def _free_place(self) -> int:
-        if len(self._known) < len(self.read):
-            return len(self._known)
-        return self._known.popitem(last=False)[1][0]
+        return self._unused.pop() if self._unused else self._known.popitem(last=False)[1][0]
 
 
 def _rows_alike(content: bytes, before: bytes) -> int:
