@@ -61,6 +61,12 @@ def test_shoppers_without_queries_or_with_unknown_items_are_read_as_by_the_netwo
     assert largest_difference(network, events, last_events(rows, np.array([0, 1, 2]), 50)) < 5e-6
 
 
+def test_events_are_read_where_no_item_is_known(release):
+    rows = Rows.of(history((3, "view", None, {"category": "garden"}), (2, "search", None)))
+    events = read_events(rows, np.array([-1, -1]), np.zeros(0, np.int64), release.model.text)
+    assert np.isfinite(events.numbers).all()
+
+
 def test_no_windows_have_no_states(network, release):
     rows = Rows.of(history((1, "view", 1)))
     windows = last_events(rows, np.zeros(0, np.int64), 50)

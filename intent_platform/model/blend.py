@@ -183,8 +183,10 @@ def find_candidates(
         np.log(_share_of(near, row, column) + SHARE_FLOOR),
         np.log(_share_of(rules, row, column) + SHARE_FLOOR),
         shop.log_popularity[column],
-        *(meaning[0], letters[0]),
-        *(meaning[1], letters[1]),
+        meaning[0],
+        letters[0],
+        meaning[1],
+        letters[1],
         place > 0,
         (place > 0) & (place == np.diff(prefixes.starts)[:, None]),
     ]

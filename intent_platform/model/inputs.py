@@ -118,7 +118,7 @@ def _numbers(rows: Rows, item: np.ndarray, item_category: np.ndarray) -> np.ndar
     gap[1:] = (rows.at[1:] - rows.at[:-1]) / 1e6
     gap[rows.starts[:-1]] = 0.0
     codes, _ = rows.item
-    category = np.where(item >= 0, item_category[item], -1)
+    category = np.append(item_category, -1)[item]
     before = _item_row_before(rows)
     has_before = before >= 0
     price = np.log1p(np.maximum(rows.price, 0))
