@@ -182,22 +182,28 @@ def array_columns(rows: pa.Table, prefix: str = "") -> dict[str, str]:
 
 def _array(values: pa.ChunkedArray) -> str:
     """A Postgres array literal. Joined by Python, which for few rows beats a chain of Arrow's functions by far."""
-    is_timestamp = pa.types.is_timestamp(values.type)
-    if is_timestamp:  # Arrow looks the zone up for each moment, unless there is none
-        values = values.cast(pa.timestamp("us"))
+    if pa.types.is_string(values.type):
+        return _text_array(values.to_pylist())
+    zone = ""
+    if pa.types.is_timestamp(values.type):  # Arrow looks the zone up for each moment, unless there is none
+        values, zone = values.cast(pa.timestamp("us")), "Z"
     texts = values.cast(pa.string()).to_pylist()
-    if not pa.types.is_string(values.type):
-        zone = "Z" if is_timestamp else ""
-        return "{" + ",".join("NULL" if text is None else text + zone for text in texts) + "}"
-    if texts and not values.null_count:
-        joined = "\0".join(texts)
-        if joined.count("\0") == len(texts) - 1:  # Postgres has no text with a NUL: all are escaped at once
-            return '{"' + _escaped(joined).replace("\0", '","') + '"}'
-    return "{" + ",".join("NULL" if text is None else f'"{_escaped(text)}"' for text in texts) + "}"
+    if values.null_count:
+        return "{" + ",".join(["NULL" if text is None else text + zone for text in texts]) + "}"
+    return "{" + f"{zone},".join(texts) + (zone if texts else "") + "}"
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+def _text_array(texts: list[str | None]) -> str:
+    """All are escaped at once: Postgres has no text with a NUL, so it can part them."""
+    given = [text for text in texts if text is not None]
+    joined = "\0".join(given)
+    if joined.count("\0") != max(len(given) - 1, 0):
+        raise ValueError("Postgres takes no text with a NUL character, and there is one among these.")
+    escaped = joined.replace("\\", "\\\\").replace('"', '\\"')
+    if len(given) == len(texts):
+        return '{"' + escaped.replace("\0", '","') + '"}' if texts else "{}"
+    quoted = iter(escaped.split("\0"))
+    return "{" + ",".join(["NULL" if text is None else f'"{next(quoted)}"' for text in texts]) + "}"
 
 
 @lru_cache(maxsize=8)

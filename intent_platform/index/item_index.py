@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ class ItemIndex:
     def positions(self, item_ids: pa.Array) -> np.ndarray:
         """int64 positions of item ids; −1 for NULL and for items that are not in the index."""
         if len(item_ids) < 1_000:
-            return np.array([self.position_of.get(item_id, -1) for item_id in item_ids.to_pylist()], np.int64)
+            return np.fromiter(map(self.position_of.get, item_ids.to_pylist(), repeat(-1)), np.int64, len(item_ids))
         return positions_among(self.items, item_ids)
 
     @cached_property

@@ -1,14 +1,15 @@
 """Character n-grams with TF-IDF: what carries model numbers, misspellings, and languages the encoder does not know."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 from safetensors.numpy import load_file, save_file
 from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.feature_extraction.text import FeatureHasher, HashingVectorizer
 
 BUCKETS = 2**14
 """Hashed n-grams need no vocabulary file; at this size the demo's titles collide seldom."""
@@ -29,11 +30,12 @@ class Lexical:
         """Unit-length TF-IDF rows; an empty text is a row of zeros."""
         if not texts:  # a log without searches
             return sp.csr_matrix((0, BUCKETS), dtype=np.float32)
-        weighted = _hashing().transform([text.lower() for text in texts])
+        weighted = _counted(texts)
         weighted.data = np.log1p(weighted.data) * self.idf[weighted.indices]
-        norms = np.sqrt(weighted.multiply(weighted).sum(axis=1)).A1
-        scale = sp.csr_matrix((1.0 / np.maximum(norms, 1e-12), np.arange(len(texts)), np.arange(len(texts) + 1)))
-        return scale @ weighted
+        row = np.repeat(np.arange(len(texts)), np.diff(weighted.indptr))
+        length = np.sqrt(np.bincount(row, weights=weighted.data**2, minlength=len(texts)))
+        weighted.data /= np.maximum(length, 1e-12)[row].astype(np.float32)
+        return weighted
 
     def dense(self, texts: list[str]) -> np.ndarray:
         """Unit-length float32 rows of `dimensions`; a text of unknown characters only is a row of zeros."""
@@ -53,7 +55,7 @@ class Lexical:
 
 def fit_lexical(texts: list[str], *, dimensions: int = 64, seed: int = 7) -> Lexical:
     """Learn n-gram weights and directions from item texts; with few texts, as many directions as they span."""
-    counts = _hashing().transform([text.lower() for text in texts])
+    counts = _counted(texts)
     frequency = np.bincount(counts.indices, minlength=BUCKETS)
     idf = (np.log((1 + len(texts)) / (1 + frequency)) + 1).astype(np.float32)
     blank = Lexical(idf=idf, directions=np.zeros((BUCKETS, 1), np.float32))
@@ -72,8 +74,15 @@ def unit_rows(matrix: np.ndarray) -> np.ndarray:
     return (matrix / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
-def _hashing() -> HashingVectorizer:
+def _counted(texts: list[str]) -> sp.csr_matrix:
+    """float32 (len(texts), BUCKETS): how often each hashed n-gram occurs."""
+    analyse, hasher = _hashing()
+    return hasher.transform(analyse(text.lower()) for text in texts)
+
+
+@cache
+def _hashing() -> tuple[Callable[[str], list[str]], FeatureHasher]:
+    """The two halves of a HashingVectorizer, which would make both anew at each call."""
     # Single characters carry Chinese, where a word is one or two of them.
-    return HashingVectorizer(
-        analyzer="char_wb", ngram_range=(1, 4), n_features=BUCKETS, alternate_sign=False, norm=None, dtype=np.float32
-    )
+    analyse = HashingVectorizer(analyzer="char_wb", ngram_range=(1, 4)).build_analyzer()
+    return analyse, FeatureHasher(BUCKETS, input_type="string", alternate_sign=False, dtype=np.float32)
