@@ -8,6 +8,9 @@ that are good now in, exactly once; the others stay in quarantine. The days that
 **What it gives**: the asset `clean_events` for each day published anew, and for the newest day, whose profiles count
 the rows; `refresh_profiles` follows for each.
 
+With the source `inbox` it does the same for events that the inbox rejected (`inbox.rejected`). Of a day that is not
+published yet nothing is: `validate_events` takes them with the day.
+
 The same by hand: `intent replay 2026-08-21 --source NAME`.
 """
 
@@ -47,7 +50,8 @@ from intent_retries import RETRY_WHAT_MAY_PASS
             None,
             type=["null", "string"],
             title="Source",
-            description="Mapping to read the rows with: sources/NAME.toml. Empty: INTENT_SOURCE.",
+            description="Mapping to read the rows with: sources/NAME.toml. Empty: INTENT_SOURCE. inbox: rejected "
+            "events of the inbox, whose profiles move at once.",
         ),
         "fixed": Param(
             None,
@@ -60,15 +64,22 @@ from intent_retries import RETRY_WHAT_MAY_PASS
 def replay_quarantine():
     @task(outlets=[CLEAN_EVENTS])
     def replay(day: str, *, params, outlet_events) -> None:
-        from intent_platform import daily  # torch and faiss stay out of DAG parsing
+        from datetime import UTC, datetime
+
+        from intent_platform import daily, replaying  # torch and faiss stay out of DAG parsing
+        from intent_platform.inbox.door import NAME
         from intent_platform.settings import Settings
 
         fixed = Path(params["fixed"]) if params["fixed"] else None
-        settings = Settings.from_env()
-        report = daily.replay_quarantine(date.fromisoformat(day), settings, source=params["source"], fixed=fixed)
-        if not report.days_published:
-            raise AirflowSkipException("No quarantined row is good now; nothing was published.")
-        outlet_events[CLEAN_EVENTS].add_partitions([*map(str, report.days_published), newest_clean_day()])
+        settings, received_on = Settings.from_env(), date.fromisoformat(day)
+        if params["source"] == NAME:
+            published = replaying.replay_inbox(received_on, settings, datetime.now(UTC), fixed=fixed).days_published
+        else:
+            report = daily.replay_quarantine(received_on, settings, source=params["source"], fixed=fixed)
+            published = report.days_published
+        if not published:
+            raise AirflowSkipException("Nothing that is good now belongs to a published day; none was published.")
+        outlet_events[CLEAN_EVENTS].add_partitions([*map(str, published), newest_clean_day()])
 
     replay(DAY)
 

@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from intent_platform import db
-from intent_platform.errors import IntentError, SettingInvalid
+from intent_platform.errors import IntentError
 from intent_platform.keys import create_missing_keys
 from intent_platform.paths import resource_folder
 from intent_platform.priority import give_way
@@ -131,12 +131,8 @@ def replay(
 def _replay_inbox(day: date, fixed: Path | None) -> None:
     from intent_platform import replaying
 
-    if fixed is not None:
-        raise SettingInvalid(
-            "--fixed is for rows of files; put a mended event into the inbox again, under its event_id."
-        )
     with _served() as settings:
-        report = replaying.replay_inbox(day, settings, datetime.now(UTC))
+        report = replaying.replay_inbox(day, settings, datetime.now(UTC), fixed=fixed)
     by_rule = ", ".join(f"{rule} {events:,}" for rule, events in sorted(report.still_rejected.items()))
     print(
         f"{report.accepted:,} accepted, {report.duplicate:,} duplicate, {report.still_rejected.total():,} still "
@@ -266,7 +262,7 @@ def put(
     with _served() as settings, db.connect(settings) as connection:
         given = sys.stdin.read() if events == "-" else events
         try:
-            rows = db.query(connection, "put_events", events=given)
+            rows = db.query(connection, "put_events", events=given, shop=settings.shop)
         except sa.exc.DBAPIError as error:
             raise IntentError(str(error.orig).strip()) from error
     print(f"{rows[0]['taken']:,} events wait for the scorer: `intent nearline`, or `intent nearline --drain` once.")
@@ -276,20 +272,26 @@ def put(
 def nearline(
     workers: Annotated[int, typer.Option(help="Scorer processes; one keeps a core busy.")] = 1,
     drain: Annotated[bool, typer.Option("--drain", help="End once nothing waits in the inbox.")] = False,
-    metrics_port: Annotated[int, typer.Option(help="Serve Prometheus metrics on this local port; 0: none.")] = 0,
+    metrics_port: Annotated[
+        int, typer.Option(help="Serve Prometheus metrics on this port, of further workers on the next ones; 0: none.")
+    ] = 0,
+    metrics_address: Annotated[
+        str, typer.Option(help="Where to serve them; 0.0.0.0: to all who reach this machine.")
+    ] = "127.0.0.1",
 ) -> None:
     """Score events from inbox.event as they come, until SIGTERM or Ctrl-C."""
     from intent_platform.nearline import run
 
     with _served() as settings:
-        tally = run(settings, workers=workers, drain=drain, metrics_port=metrics_port)
+        tally = run(settings, workers=workers, drain=drain, metrics_port=metrics_port, metrics_address=metrics_address)
     if tally is not None:
         print(f"{tally.events:,} events in {tally.batches:,} batches, {tally.rejected:,} rejected.")
 
 
 @app.command()
 def watch() -> None:
-    """Look after the inbox: what waits, who scores, how much is rejected; score what waits if nobody does."""
+    """Look after the inbox: tell what waits, who scores, how much is rejected; score what waits if nobody does; forget
+    what was kept long enough."""
     from intent_platform import watching
 
     with _served() as settings:

@@ -6,7 +6,7 @@ inbox that no published day holds yet: they are then scored from lake and state 
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Self
 
 import numpy as np
@@ -25,7 +25,7 @@ from intent_platform.lake import Snapshot
 from intent_platform.model.examples import day_end
 from intent_platform.model.rows import Rows
 from intent_platform.profiles import Stamp
-from intent_platform.rescoring import Rescored, rescored, write
+from intent_platform.rescoring import move, rescored, write
 from intent_platform.settings import Settings
 
 USERS_PER_TRANSACTION = 25
@@ -107,25 +107,32 @@ class Meeting:
             from_lake = lake.of_users(place[each] for each in some if each in place)
             with db.connect(self.settings) as connection:
                 known = read_states(connection, stamp.shop, some)
-            found = self._rescored(release, some, from_lake, known, stamp)
+            found = rescored(*self._to_score(release, some, from_lake, known, stamp))
             with db.connect(self.settings) as connection:
                 states = lock_states(connection, stamp.shop, some)
                 unchanged = [each for each in some if states.is_as_in(known, each)]
-                scored += write(connection, found.only(unchanged))
-            overtaken += sorted(set(some).difference(unchanged))
+                told_later = write(connection, found.only(unchanged))
+            again = set(some).difference(unchanged).union(told_later)
+            scored += len(some) - len(again)
+            overtaken += sorted(again)
         for some in _in_lots_of(USERS_SCORED_UNDER_LOCK, overtaken):
             from_lake = lake.of_users(place[each] for each in some if each in place)
             with db.connect(self.settings) as connection:
                 states = lock_states(connection, stamp.shop, some)
-                scored += write(connection, self._rescored(release, some, from_lake, states, stamp))
+                scored += move(connection, *self._to_score(release, some, from_lake, states, stamp))
         with db.connect(self.settings) as connection:
             note_seeded(connection, self.snapshot, self.day, self.settings)
+            # What the window of an event that may still come reaches back to, and what its links may.
+            window = timedelta(days=self.settings.history_days)
+            told_from = stamp.scored_at - window - timedelta(hours=self.settings.max_lateness_hours + 24)
+            moments = {"told_from": told_from, "linked_from": told_from - window}
+            db.query(connection, "forget_dormant", shop=stamp.shop, **moments)
         return scored
 
-    def _rescored(
+    def _to_score(
         self, release: Release, users: Sequence[str], from_lake: pa.Table, states: States, stamp: Stamp
-    ) -> Rescored:
-        """Lake and states together, scored."""
+    ) -> tuple[Release, pa.Table, Mapping[str, datetime], Sequence[str], Stamp, Settings]:
+        """What `rescored` takes: lake and states together."""
         has_lake = pc.is_in(states.events["user_id"], value_set=pc.unique(from_lake["user_id"]).cast(pa.string()))
         only_here = pc.invert(
             pc.is_in(states.events["received_on"], value_set=pa.array([None, *self.known_days], pa.date32()))
@@ -136,7 +143,7 @@ class Meeting:
         remembered = states.events.filter(kept)
         told = {user: max(states.valid_at.get(user, stamp.scored_at), stamp.scored_at) for user in users}
         events = merge(from_lake, remembered, Devices(known={}, newly_linked=(), settings=self.settings))
-        return rescored(release, events, told, users, replace(stamp, source="nearline"), self.settings)
+        return release, events, told, users, replace(stamp, source="nearline"), self.settings
 
     def _ahead(self, connection: sa.Connection, users: Iterable[str]) -> set[str]:
         key = {"shop": self.settings.shop, "user_ids": list(users), "known_days": self.known_days}

@@ -14,10 +14,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+import duckdb
 import psycopg2
 import pyarrow as pa
 import sqlalchemy as sa
@@ -35,7 +36,7 @@ from intent_platform.index.registry import utc_now
 from intent_platform.index.release import Release
 from intent_platform.log import get_logger
 from intent_platform.profiles import Stamp
-from intent_platform.rescoring import rescored, write
+from intent_platform.rescoring import move
 from intent_platform.serving import BatchReport, Follower, Serving, Tally
 from intent_platform.settings import Settings
 
@@ -54,6 +55,18 @@ SWEEP_S = 5.0
 """How often to look for others: what a crashed scorer had claimed, a long transaction put, or nobody's part holds."""
 
 LONGEST_BACK_OFF_S = 5.0
+
+MOST_SET_ASIDE = 100
+"""Events one after the other that cannot be scored; then it is hardly they that are wrong, and the rest may wait."""
+
+NOT_THE_EVENTS_FAULT = (
+    IntentError,
+    sa.exc.OperationalError,
+    psycopg2.OperationalError,
+    MemoryError,
+    duckdb.OutOfMemoryException,
+    duckdb.FatalException,
+)
 
 
 def take_batch(
@@ -81,7 +94,7 @@ def take_suspect(
     try:
         with connection.begin_nested():
             return _settle(connection, serving, door, settings, claimed, now)
-    except (IntentError, sa.exc.OperationalError, psycopg2.OperationalError):  # not the event's fault
+    except NOT_THE_EVENTS_FAULT:
         raise
     except Exception:
         if db.is_lost(connection):
@@ -117,7 +130,7 @@ def move_profiles(
     concerned = {*new["user_id"].to_pylist(), *devices.affected_owners()}
     states = lock_states(connection, stamp.shop, concerned)
     events = merge(states.events, new, devices)
-    write(connection, rescored(release, events, states.valid_at, concerned, stamp, settings))
+    move(connection, release, events, states.valid_at, concerned, stamp, settings)
 
 
 def _owned(fresh: pa.Table, devices: Devices) -> pa.Table:
@@ -152,19 +165,23 @@ class Scorer:
     _door: InboxDoor | None = None
     _connection: sa.Connection | None = None
     _most: int = EVENTS_PER_BATCH  # fewer since a batch failed, so that what is wrong is soon alone
+    _set_aside: int = 0  # events since one was accepted
 
     def run(self, *, drain: bool = False) -> Tally:
         """Score until `stop` is set; with drain, until nothing waits."""
-        bell = queue.Bell(self.settings)
         back_off_s = 0.1
-        with Follower(self.settings, worker_name(), self.tally, self.clock) as follower:
+        with (
+            closing(queue.Bell(self.settings)) as bell,
+            closing(self),
+            Follower(self.settings, worker_name(), self.tally, self.clock) as follower,
+        ):
             _spare_collector()
             while not self.stop.is_set():
                 look = self._look(*follower.share)
                 try:
                     claimed = self.take(follower.serving, look)
                 except (DatabaseUnavailable, ReleaseMoved) as error:  # by the next try the follower may have news
-                    log.warning("batch_postponed", waits_s=back_off_s, error=str(error).splitlines()[0])
+                    log.warning("batch_postponed", waits_s=back_off_s, error=db.first_line(error))
                     self.stop.wait(back_off_s)
                     back_off_s = min(back_off_s * 2, LONGEST_BACK_OFF_S)
                     continue
@@ -177,16 +194,17 @@ class Scorer:
                     break
                 else:
                     self._swept_at = float("-inf")
-        bell.close()
-        self.close()
         return self.tally
 
     def close(self) -> None:
         """Give back what it holds; taking another batch opens it again."""
+        self._close_door()
+        self._disconnect()
+
+    def _close_door(self) -> None:
         if self._door is not None:
             self._door.close()
         self._door = None
-        self._disconnect()
 
     def _disconnect(self, *, is_sound: bool = True) -> None:
         if self._connection is not None:
@@ -219,6 +237,7 @@ class Scorer:
         except IntentError:
             raise
         except Exception:  # something in one of the events that no rule foresaw
+            self._close_door()  # in case that it is what fails
             if self._most == 1:
                 raise
             self._most = max(self._most // 10, 1)
@@ -228,11 +247,26 @@ class Scorer:
             self._swept_at = began
             if report.claimed == self._most and report.newest_seq < self._claims[-1][1]:  # and there may be more behind
                 self._claims = deque([(0.0, report.newest_seq)])
-        self._most = min(2 * self._most, EVENTS_PER_BATCH)
         if report.claimed:
             self._claims.append((began, report.newest_seq))
             self.tally.add(report, seconds=time.monotonic() - began, now=self.clock())
+        if report.accepted:
+            self._set_aside = 0
+        elif self._most == 1 and report.rejected:
+            self._count_set_aside()
+        self._most = min(2 * self._most, EVENTS_PER_BATCH)
         return report.claimed
+
+    def _count_set_aside(self) -> None:
+        self._close_door()  # in case that it is what fails
+        self._set_aside += 1
+        if self._set_aside == MOST_SET_ASIDE:
+            raise ScorerFailed(
+                f"{MOST_SET_ASIDE} events one after the other could not be scored, so it is hardly they that are "
+                "wrong: the log says how the first failed. The others wait. Mend it (`intent rollback`, if a new "
+                "release does this), start the scorer, and bring back what was set aside: `intent replay DAY --source "
+                "inbox`."
+            )
 
     def _look(self, part: int = 0, parts: int = 1) -> Look:
         """At this part's shoppers, after the seq up to which nothing of them can be waiting any more; or, when it is
@@ -249,8 +283,7 @@ class Scorer:
         """The door of the received day that it is by now, in the shop's time zone."""
         today = now.astimezone(self.settings.zone).date()
         if self._door is None or self._door.received_on != today:
-            if self._door is not None:
-                self._door.close()
+            self._close_door()
             self._door = InboxDoor(today, self.settings)
         return self._door
 
@@ -265,20 +298,29 @@ def worker_name() -> str:
     return f"{socket.gethostname()}/{os.getpid()}"
 
 
-def run(settings: Settings, *, workers: int = 1, drain: bool = False, metrics_port: int = 0) -> Tally | None:
+def run(
+    settings: Settings,
+    *,
+    workers: int = 1,
+    drain: bool = False,
+    metrics_port: int = 0,
+    metrics_address: str = "127.0.0.1",
+) -> Tally | None:
     """Score until SIGTERM or SIGINT, or with drain until nothing waits; with several workers as child processes.
 
     The tally is of this process; None where children did the work.
     """
     if workers > 1:
-        _run_children(settings, workers, drain=drain, metrics_port=metrics_port)
+        options = ["--metrics-address", metrics_address, *(["--drain"] if drain else [])]
+        ports = [metrics_port + number if metrics_port else 0 for number in range(workers)]
+        _run_children(settings, [[*options, "--metrics-port", str(port)] for port in ports])
         return None
     take_one_thread()
     scorer = Scorer(settings=replace(settings, threads=1))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scorer.stop.set())
     if metrics_port:
-        start_http_server(metrics_port, addr="127.0.0.1")
+        start_http_server(metrics_port, addr=metrics_address)
     return scorer.run(drain=drain)
 
 
@@ -288,11 +330,11 @@ def take_one_thread() -> None:
     threadpool_limits(1)  # of numpy's and SciPy's OpenBLAS, which are there already
 
 
-def _run_children(settings: Settings, workers: int, *, drain: bool, metrics_port: int) -> None:
+def _run_children(settings: Settings, options: Sequence[Sequence[str]]) -> None:
+    """A process for each list of options; all of them end when one ends with an error."""
     environment = {**os.environ, **settings.as_environment(), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "intent_platform.cli", "nearline", *(["--drain"] if drain else [])]
-    ports = [metrics_port + number if metrics_port else 0 for number in range(workers)]
-    children = [subprocess.Popen([*command, "--metrics-port", str(port)], env=environment) for port in ports]
+    command = [sys.executable, "-m", "intent_platform.cli", "nearline"]
+    children = [subprocess.Popen([*command, *each], env=environment) for each in options]
 
     def stop_all(*_: object) -> None:
         for each in children:
@@ -300,6 +342,16 @@ def _run_children(settings: Settings, workers: int, *, drain: bool, metrics_port
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop_all)
-    statuses = [each.wait() for each in children]
-    if any(statuses):
-        raise ScorerFailed(f"{sum(map(bool, statuses))} of {workers} scorers ended with an error; it is above.")
+    failed, is_any_running = 0, True
+    while is_any_running and not failed:
+        time.sleep(0.1)
+        statuses = [each.poll() for each in children]
+        failed, is_any_running = sum(map(bool, statuses)), None in statuses
+    if failed:
+        stop_all()  # else nobody would see that one is missing; who started all of them starts them again
+    for each in children:
+        each.wait()
+    if failed:
+        raise ScorerFailed(
+            f"{failed} of {len(children)} scorers ended with an error, which is above; all were stopped."
+        )

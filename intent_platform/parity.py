@@ -132,7 +132,7 @@ def score_by_batch(
     That is later than the newest event where events that were told have since moved to another shopper.
     """
     rows = Rows.of(histories)
-    told = db.query(connection, "told_until", shop=nearline, user_ids=rows.user_ids.to_pylist())
+    told = db.query(connection, "told_already", shop=nearline, user_ids=rows.user_ids.to_pylist())
     valid_at = valid_at_of(rows, {row["user_id"]: row["valid_at"] for row in told})
     scores = score_users(serving.release, rows, valid_at, settings)
     stamp = replace(serving.stamp(end_of_day(day, settings), settings), shop=BATCH, source="batch")

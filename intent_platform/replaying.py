@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from pathlib import Path
 
 import sqlalchemy as sa
 
 from intent_platform import db
-from intent_platform.errors import IntentError
+from intent_platform.errors import IntentError, SettingInvalid
 from intent_platform.events.intake import Door
 from intent_platform.events.mapping import load_mapping
 from intent_platform.events.quarantine import Unsealer
@@ -44,8 +45,18 @@ class InboxReplay:
     awaits_validation: bool = False  # the day is over and not in the lake: until it is validated, nor are these events
 
 
-def replay_inbox(received_on: date, settings: Settings, now: datetime) -> InboxReplay:
-    """Judge the rejected events of a received day again, by the rules of that day, and let in those that are good."""
+def replay_inbox(received_on: date, settings: Settings, now: datetime, *, fixed: Path | None = None) -> InboxReplay:
+    """Judge the rejected events of a received day again, by the rules of that day, and let in those that are good.
+
+    A replay that was cut off must be run again before the next refresh: of a day that the inbox has forgotten else, the
+    refresh takes what the lake has for the whole.
+
+    fixed: rows mended by hand, of which there are none here.
+    """
+    if fixed is not None:
+        raise SettingInvalid(
+            "Rows mended by hand are those of files; put a mended event into the inbox again, under its event_id."
+        )
     serving = load_serving(settings)
     report, unsealer = InboxReplay(), Unsealer(settings)
     with closing(InboxDoor(received_on, settings)) as door:

@@ -67,9 +67,28 @@ def rescored(
     return Rescored(rows=rows, valid_at=valid_at, profiles=profiles, gone=gone, stamp=stamp)
 
 
-def write(connection: sa.Connection, found: Rescored) -> int:
-    """Move profiles and replace states, which are locked and still what was scored; returns how many were scored.
+def move(
+    connection: sa.Connection,
+    release: Release,
+    events: pa.Table,
+    told_until: Mapping[str, datetime],
+    wanted: Collection[str],
+    stamp: Stamp,
+    settings: Settings,
+) -> int:
+    """Score as `rescored` does and write, under locks on the states; returns how many were scored."""
+    found = rescored(release, events, told_until, wanted, stamp, settings)
+    told_later = write(connection, found)
+    if told_later:  # by a refresh, which tells everyone, and moves the states of those alone who have new events
+        own = events.filter(pc.is_in(events["user_id"], value_set=pa.array(sorted(told_later), pa.string())))
+        write(connection, rescored(release, own, told_later, told_later, stamp, settings))
+    return found.rows.users
 
+
+def write(connection: sa.Connection, found: Rescored) -> dict[str, datetime]:
+    """Move profiles and replace states, which are locked and still what was scored.
+
+    Returns whose profile did not move, as it was told a later moment already, and which; it is locked from now on.
     ReleaseMoved: a newer promotion told one of them that moment already, so this one may not, and the transaction must
     not keep the events.
     """
@@ -77,23 +96,25 @@ def write(connection: sa.Connection, found: Rescored) -> int:
     if found.gone:
         forget_states(connection, shop, found.gone)
     if found.profiles is None:
-        return 0
+        return {}
     assert found.profiles.user_ids == rows.user_ids.to_pylist()
     states = state_rows(rows, found.valid_at).drop_columns(["user_id", "valid_at"])  # the profiles have them too
     moved = upsert(connection, found.profiles, "replace_states", **db.array_columns(states))
-    if moved < rows.users:
-        _check_newest(connection, rows, found.stamp)
-    return rows.users
+    return _told_later(connection, found) if moved < rows.users else {}
 
 
-def _check_newest(connection: sa.Connection, rows: Rows, stamp: Stamp) -> None:
-    key = {"shop": stamp.shop, "user_ids": rows.user_ids.to_pylist(), "promotion_number": stamp.promotion_number}
-    ((refused, newest),) = (row.values() for row in db.query(connection, "told_by_newer", **key))
-    if refused:
+def _told_later(connection: sa.Connection, found: Rescored) -> dict[str, datetime]:
+    stamp, user_ids = found.stamp, found.rows.user_ids.to_pylist()
+    told = db.query(connection, "told_already", shop=stamp.shop, user_ids=user_ids)
+    newer = [each["promotion_number"] for each in told if each["promotion_number"] > stamp.promotion_number]
+    if newer:
         raise ReleaseMoved(
-            f"{refused:,} of {rows.users:,} shoppers were told by promotion {newest} already, and scored by promotion "
-            f"{stamp.promotion_number} now. Nothing of this transaction was kept; run the step again, from what serves."
+            f"{len(newer):,} of {len(user_ids):,} shoppers were told by promotion {max(newer)} already, and scored by "
+            f"promotion {stamp.promotion_number} now. Nothing of this transaction was kept; run the step again, from "
+            "what serves."
         )
+    valid_at = dict(zip(user_ids, found.valid_at.tolist(), strict=True))
+    return {each["user_id"]: each["valid_at"] for each in told if micros(each["valid_at"]) > valid_at[each["user_id"]]}
 
 
 def valid_at_of(rows: Rows, told_until: Mapping[str, datetime]) -> np.ndarray:

@@ -3,8 +3,9 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Self
 
 from prometheus_client import Counter, Histogram
@@ -79,16 +80,28 @@ class Tally:
     batches: int = 0
     events: int = 0
     rejected: int = 0
+    _by_minute: dict[int, list[int]] = field(default_factory=dict)  # minute since 1970 → events, rejected
 
     def add(self, batch: BatchReport, *, seconds: float, now: datetime) -> None:
         self.batches += 1
         self.events += batch.claimed
         self.rejected += batch.rejected
+        lately = self._by_minute.setdefault(int(now.timestamp()) // 60, [0, 0])
+        lately[0] += batch.claimed
+        lately[1] += batch.rejected
         for outcome in ("accepted", "rejected", "duplicate"):
             EVENTS.labels(outcome).inc(getattr(batch, outcome))
         BATCH_SECONDS.observe(seconds)
         if batch.oldest_put_at is not None:
             VISIBLE_SECONDS.observe(max((now - batch.oldest_put_at).total_seconds(), 0.0))
+
+    def of_last_hour(self, now: datetime) -> tuple[int, int]:
+        """Events and, of those, rejected ones, by whole minutes; older ones are forgotten."""
+        first = int(now.timestamp()) // 60 - 59
+        for minute in [each for each in list(self._by_minute) if each < first]:
+            del self._by_minute[minute]
+        counts = list(self._by_minute.values())
+        return sum(events for events, _ in counts), sum(rejected for _, rejected in counts)
 
 
 class Follower:
@@ -117,51 +130,65 @@ class Follower:
         self._stop.set()
         self._thread.join()
         try:
-            self._beat(is_last=True)
+            self._beat(has_ended=error[0] is None)  # with an error it is as dead as one that was killed
         except DatabaseUnavailable as away:
-            log.warning("last_beat_lost", error=str(away).splitlines()[0])
+            log.warning("last_beat_lost", error=db.first_line(away))
 
     def _follow(self) -> None:
         beat_at = tidied_at = time.monotonic()
-        while not self._stop.wait(LOOK_S):
-            try:
-                self._follow_once(is_tidying := time.monotonic() - tidied_at >= TIDY_S)
-                if is_tidying:
-                    tidied_at = time.monotonic()
-                if time.monotonic() - beat_at >= BEAT_S:
-                    beat_at = time.monotonic()
-                    self._beat()
-            except IntentError as error:  # the scorer goes on with what it has
-                log.warning("cannot_follow", error=str(error).splitlines()[0])
-            except Exception:  # nor may a file that cannot be read end the heartbeat
-                log.exception("cannot_follow")
+        wait_s = LOOK_S
+        while not self._stop.wait(wait_s):
+            now, can_follow = time.monotonic(), True
+            if now - beat_at >= BEAT_S:
+                beat_at = now
+                can_follow = self._goes_well(self._beat)
+            if is_tidying := now - tidied_at >= TIDY_S:
+                tidied_at = now
+            can_follow &= self._goes_well(partial(self._follow_once, is_tidying))
+            wait_s = LOOK_S if can_follow else BEAT_S
+
+    def _goes_well(self, step: Callable[[], None]) -> bool:
+        """One step may fail without the others: the scorer goes on with what it has, and is heard of, whatever file
+        cannot be read."""
+        try:
+            step()
+        except IntentError as error:
+            log.warning("cannot_follow", error=db.first_line(error))
+        except Exception:
+            log.exception("cannot_follow")
+        else:
+            return True
+        return False
 
     def _follow_once(self, is_tidying: bool) -> None:
         items = self._items
         if is_tidying:
-            items = _items_of(self._settings)
             with db.connect(self._settings) as connection:
                 db.query(connection, "limit_waits")
                 queue.rotate(connection)
                 queue.end_stuck(connection, after_s=STUCK_AFTER_S)
+            items = _items_of(self._settings)
         promotion = current_promotion(self._settings)
         if promotion != self.serving.promotion or items != self._items:
             self.serving = load_serving(self._settings)
             self._items = items
             log.info("release_picked_up", release=self.serving.release.release_id)
 
-    def _beat(self, *, is_last: bool = False) -> None:
+    def _beat(self, *, has_ended: bool = False) -> None:
         now = self._clock()
+        recent_events, recent_rejected = self._tally.of_last_hour(now)
         facts = {
             "worker": self._worker,
             "started_at": self._started_at,
             "beat_at": now,
-            "stopped_at": now if is_last else None,
+            "stopped_at": now if has_ended else None,
             "release_id": self.serving.promotion.release_id,
             "promotion_number": self.serving.promotion.promotion_number,
             "batches": self._tally.batches,
             "events": self._tally.events,
             "rejected": self._tally.rejected,
+            "recent_events": recent_events,
+            "recent_rejected": recent_rejected,
         }
         alive = {"alive_since": now - SILENT_AFTER, "alive_until": now + SILENT_AFTER}
         with db.connect(self._settings) as connection:

@@ -5,12 +5,14 @@ from datetime import datetime, timedelta
 
 from intent_platform import db
 from intent_platform.errors import NearlineUnwell
+from intent_platform.inbox.door import NAME
 from intent_platform.log import get_logger
 from intent_platform.nearline import Scorer
 from intent_platform.settings import Settings
 
 DEAD_AFTER = timedelta(seconds=30)
 RECENT = timedelta(hours=1)  # over which the rejected share is taken
+DEAD_TOLD = timedelta(days=1)  # how long a scorer that went silent is an alarm, unless another was started since
 KEPT_DAYS = 2  # that ids and accepted events are kept beyond the longest lateness
 
 log = get_logger(__name__)
@@ -23,14 +25,14 @@ class NearlineHealth:
     waiting: int  # events in the inbox
     lag_s: float  # how long the oldest of them has waited
     alive: int  # workers heard of within DEAD_AFTER
-    dead: int  # workers that went silent without having stopped in order
-    accepted: int  # within RECENT
-    rejected: int
+    dead: int  # workers that went silent without having stopped in order, and that none started since stands in for
+    events: int  # taken within RECENT
+    rejected: int  # of those
     drained: int = 0  # events that the watch itself scored, as no worker was alive
 
     @property
     def rejected_ratio(self) -> float:
-        return self.rejected / max(self.accepted + self.rejected, 1)
+        return self.rejected / max(self.events, 1)
 
 
 def is_used(settings: Settings) -> bool:
@@ -57,9 +59,9 @@ def watch(settings: Settings, now: datetime) -> NearlineHealth:
 
 
 def _look(settings: Settings, now: datetime) -> NearlineHealth:
-    moments = {"now": now, "alive_since": now - DEAD_AFTER, "recent_since": now - RECENT}
+    moments = {"alive_since": now - DEAD_AFTER, "dead_since": now - DEAD_TOLD, "recent_since": now - RECENT}
     with db.connect(settings) as connection:
-        (row,) = db.query(connection, "nearline_health", shop=settings.shop, **moments)
+        (row,) = db.query(connection, "nearline_health", shop=settings.shop, now=now, **moments)
     return NearlineHealth(**row)
 
 
@@ -76,6 +78,7 @@ def _forget(settings: Settings, now: datetime) -> None:
             connection,
             "forget_inbox",
             shop=settings.shop,
+            inbox=NAME,
             kept_from=oldest,
             rejected_kept_from=today - timedelta(days=settings.quarantine_days),
         )
@@ -88,7 +91,10 @@ def _troubles(health: NearlineHealth, settings: Settings) -> list[str]:
             f"No scorer was alive: {health.drained:,} waiting events were scored by the watch. Start `intent nearline`."
         )
     if health.dead:
-        troubles.append(f"{health.dead} scorers went silent without having stopped; nearline.worker names them.")
+        troubles.append(
+            f"{health.dead} scorers went silent without having stopped; nearline.worker names them. Start others in "
+            "their place."
+        )
     if health.lag_s > settings.nearline_max_lag_s and not health.drained:
         troubles.append(
             f"{health.waiting:,} events wait, the oldest for {health.lag_s:.0f} s (allowed "
@@ -96,7 +102,7 @@ def _troubles(health: NearlineHealth, settings: Settings) -> list[str]:
         )
     if health.rejected_ratio > settings.max_rejected_ratio:
         troubles.append(
-            f"{health.rejected:,} of {health.accepted + health.rejected:,} events of the last hour were rejected "
+            f"{health.rejected:,} of {health.events:,} events of the last hour were rejected "
             f"(allowed {settings.max_rejected_ratio:.2%}); inbox.rejected says by which rule."
         )
     return troubles

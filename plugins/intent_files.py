@@ -1,17 +1,21 @@
 """Wait for a day's files without holding a worker: the task is put back into the queue between two looks."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 
+if TYPE_CHECKING:
+    from intent_platform.settings import Settings
+
 
 class WaitForFiles(BaseSensorOperator):
     """Succeeds when `path` is there and not empty: a file, a folder that holds a file, or a pattern that finds one.
 
-    `path` is local or an fsspec address (s3://…); {day} in it stands for the day. Empty: INTENT_EVENTS_PATH is used.
+    `path` is local or an fsspec address (s3://…); {day} in it stands for the day. Empty: INTENT_EVENTS_PATH is used,
+    and where that is empty too, a shop whose events come through the inbox waits for no file.
     """
 
     template_fields: Sequence[str] = ("day", "path")
@@ -23,6 +27,9 @@ class WaitForFiles(BaseSensorOperator):
 
     def poke(self, context: Any) -> bool:  # noqa: ARG002 - Airflow's signature
         path = self._expected()
+        if not path:
+            self.log.info("No file is awaited: this shop's events come through the inbox.")
+            return True
         is_there = _holds_a_file(path)
         self.log.info(
             "%s %s", path, "is there" if is_there else f"is not there yet; next look in {self.poke_interval} s"
@@ -39,15 +46,23 @@ class WaitForFiles(BaseSensorOperator):
             ) from error
 
     def _expected(self) -> str:
+        """Empty where no file is to come."""
         from intent_platform.settings import Settings
 
-        path = self.path or Settings.from_env().events_path
-        if not path:
+        settings = Settings.from_env()
+        path = self.path or settings.events_path
+        if not path and not _has_inbox(settings):
             raise AirflowFailException(
                 f"{self.day}: nothing says where the day's files are. Set INTENT_EVENTS_PATH (with {{day}} in it, for "
                 "example /drop/events/{day}.csv), or give a path in the form."
             )
         return path.replace("{day}", self.day)
+
+
+def _has_inbox(settings: "Settings") -> bool:
+    from intent_platform import watching
+
+    return watching.is_used(settings)
 
 
 def _holds_a_file(path: str) -> bool:

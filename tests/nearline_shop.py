@@ -46,7 +46,7 @@ def today_event(number: int, **changes: str) -> dict[str, str]:
 
 def put(settings, *events: dict[str, str]) -> None:
     with db.connect(settings) as connection:
-        db.query(connection, "put_events", events=json.dumps(events))
+        db.query(connection, "put_events", events=json.dumps(events), shop=settings.shop)
 
 
 def drain(settings, now: datetime = EVENING):

@@ -14,7 +14,7 @@ from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 from airflow.timetables.trigger import CronPartitionTimetable
 
-from intent_platform import errors
+from intent_platform import db, errors
 from intent_platform.paths import resource_folder
 
 DAGS, PLUGINS = resource_folder("dags"), resource_folder("plugins")
@@ -244,10 +244,15 @@ def test_waiting_holds_no_worker(dags):
     assert dags["validate_events"].get_task("wait_for_files").reschedule
 
 
-def test_a_missing_path_is_named(dags, monkeypatch):
+def test_a_missing_path_is_named_but_where_events_come_through_the_inbox(dags, settings, monkeypatch):
+    for name, value in settings.as_environment().items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("INTENT_EVENTS_PATH", raising=False)
     with pytest.raises(AirflowFailException, match="INTENT_EVENTS_PATH"):
         _sensor(dags, path="").poke({})
+    with db.connect(settings) as connection:
+        db.query(connection, "put_events", events='{"event_id": "e1"}', shop=settings.shop)
+    assert _sensor(dags, path="").poke({})
 
 
 def test_files_that_never_came_are_named_with_what_to_do(dags, monkeypatch):

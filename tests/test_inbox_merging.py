@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
-from intent_platform.inbox.merging import Devices, as_sequences, merge
+from intent_platform.inbox.merging import Device, Devices, as_sequences, merge
 from intent_platform.inbox.states import OWNED_SCHEMA
 from intent_platform.model.rows import Rows
 from intent_platform.settings import Settings
@@ -53,3 +53,12 @@ def test_a_history_that_begins_within_a_session_is_the_same_by_day_and_by_state(
     sequences = Rows.of(known.append_column("session_started_at", pa.array(by_day, pa.timestamp("us", "UTC"))))
     by_state = as_sequences(Rows.of(known), Settings())
     assert sequences.session_at.tolist() == by_state.session_at.tolist()
+
+
+def test_of_two_users_whom_a_device_names_at_one_moment_the_last_by_name_owns_it_as_in_the_lake():
+    for order in (["u1", "u2"], ["u2", "u1"], ["u1", "u2", "u1"]):
+        device = Device()
+        for each in order:
+            device.link(NOON, each, Settings())
+        assert device.user_at(NOON, Settings()) == "u2"
+        assert device.user_id == ["u1", "u2"]

@@ -145,3 +145,9 @@ def test_a_log_without_searches_has_no_query_vectors():
 
 def test_a_single_text_can_be_fitted():
     assert fit_lexical(["only one"]).dense(["only one"]).shape[1] >= 1
+
+
+def test_a_shop_without_items_has_n_grams_that_say_nothing():
+    nothing = fit_lexical([])
+    assert nothing.dense([]).shape == (0, nothing.dimensions)
+    assert not nothing.dense(["running shoes"]).any()

@@ -18,15 +18,18 @@ from nearline_shop import (
     put,
     rows_of,
     today_event,
+    user,
 )
 from received import write_file
 
-from intent_platform import daily, db, meeting, nearline, training, watching
+from intent_platform import daily, db, meeting, nearline, rescoring, training, watching
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.events.quarantine import Place, Unsealer
 from intent_platform.inbox.merging import Device
+from intent_platform.inbox.states import OWNED_SCHEMA
 from intent_platform.model.text import Encoder
 from intent_platform.nearline import Scorer
+from intent_platform.serving import load_serving
 from intent_platform.settings import Settings
 
 
@@ -209,6 +212,67 @@ def test_a_late_event_is_told_as_of_what_was_told_before(shop):
     assert profile(shop, "anna", "events_7d") == (6,)
 
 
+def test_a_late_event_of_a_shopper_who_has_been_away_is_told_at_once(shop, tmp_path):
+    """A refresh tells everyone, but moves the states of those alone who have new events."""
+    put(shop, today_event(2, user_id="emil"))
+    drain(shop)
+    daily.run_day(TODAY, shop)
+    for days in (1, 2):
+        day = TODAY + timedelta(days=days)
+        event = today_event(10 + days, user_id="emil", occurred_at=at(9, day))
+        daily.run_day(day, shop, path=str(write_file(tmp_path, f"{day}.csv", [event])))
+    told = profile(shop, "anna", "events_7d, valid_at")
+    put(shop, today_event(3, occurred_at=at(22, TODAY + timedelta(days=2))))
+    drain(shop, EVENING + timedelta(days=3))
+    assert profile(shop, "anna", "events_7d, valid_at") == (told[0] + 1, told[1])
+    state = "SELECT valid_at FROM nearline.user_state WHERE user_id = :anna"
+    assert rows_of(shop, state, anna=user(shop, "anna")) == [(told[1],)]
+
+
+def test_who_has_no_event_left_is_forgotten_and_not_scored(shop):
+    serving = load_serving(shop)
+    nobody = OWNED_SCHEMA.empty_table()
+    found = rescoring.rescored(serving.release, nobody, {}, ["anna"], serving.stamp(EVENING, shop), shop)
+    assert (found.profiles, found.gone) == (None, {"anna"})
+
+
+def test_a_refresh_forgets_states_and_devices_that_no_window_reaches(shop):
+    put(shop, today_event(1, anonymous_id="tablet"), today_event(2, user_id="", anonymous_id="unlinked"))
+    drain(shop)
+    rows_of(
+        shop,
+        "UPDATE nearline.user_state SET valid_at = valid_at - interval '40 days' WHERE user_id = :anna RETURNING 1",
+        anna=user(shop, "anna"),
+    )
+    states = "SELECT count(*) FROM nearline.user_state"
+    devices = "SELECT count(*) FROM nearline.device WHERE linked_at <> '{}'"
+    before, linked = rows_of(shop, states)[0][0], rows_of(shop, devices)[0][0]
+    with db.connect(shop) as connection:
+        moment = EVENING - timedelta(days=33)
+        db.query(connection, "forget_dormant", shop=shop.shop, told_from=moment, linked_from=moment)
+    assert rows_of(shop, states) == [(before - 1,)]
+    assert rows_of(shop, "SELECT count(*) FROM nearline.device") == [(linked,)]
+
+
+def test_the_watch_keeps_accepted_events_until_the_lake_has_them(shop):
+    put(shop, today_event(1))
+    drain(shop)
+    accepted = "SELECT count(*) FROM inbox.accepted"
+    watching.watch(shop, EVENING + timedelta(days=6))
+    assert rows_of(shop, accepted) == [(1,)]
+    daily.run_day(TODAY, shop)
+    watching.watch(shop, EVENING + timedelta(days=6))
+    assert rows_of(shop, accepted) == [(0,)]
+    assert rows_of(shop, "SELECT rows FROM quality.clean_day WHERE day = :day", day=TODAY) == [(1,)]
+
+
+def test_the_watch_keeps_no_accepted_event_longer_than_rejected_ones(shop):
+    put(shop, today_event(1))
+    drain(shop)
+    watching.watch(shop, EVENING + timedelta(days=shop.quarantine_days + 1))
+    assert rows_of(shop, "SELECT count(*) FROM inbox.accepted") == [(0,)]
+
+
 def test_a_refresh_loads_the_encoder_before_it_locks_a_shopper(shop, monkeypatch):
     put(shop, today_event(1, event_type="search", item_id="", query_text="a lamp that nobody asked for"))
     drain(shop)
@@ -236,8 +300,9 @@ def test_a_scorer_overtakes_a_refresh_that_is_scoring_and_neither_loses_what_the
 
     rescored = meeting.rescored
     monkeypatch.setattr(meeting, "rescored", overtaken)
+    monkeypatch.setattr(rescoring, "rescored", lambda *given: scored.append(len(given[3])) or rescored(*given))
     daily.refresh_profiles(YESTERDAY, shop)
-    assert scored == [2, 1]
+    assert scored == [2, 1, 1]  # those ahead, then one under lock by the scorer and one by the refresh
     assert profile(shop, "anna", "events_1d, events_7d") == (2, 7)
     assert profile(shop, "emil", "events_1d") == (1,)
     monkeypatch.undo()

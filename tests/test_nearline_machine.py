@@ -107,7 +107,9 @@ class Inbox(RuleBasedStateMachine):
 
     def insert(self, numbers) -> None:
         with db.connect(self.shop) as connection:
-            db.query(connection, "put_events", events=json.dumps([event(number) for number in numbers]))
+            db.query(
+                connection, "put_events", events=json.dumps([event(number) for number in numbers]), shop=self.shop.shop
+            )
         self.put_numbers |= set(numbers)
 
     @precondition(lambda self: self.put_numbers)

@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from queue import Queue
 
 import psycopg2
 import psycopg2.extras
@@ -15,12 +19,13 @@ import sqlalchemy as sa
 from model_shop import catalogue, publish
 from nearline_shop import EVENING, YESTERDAY, a_shop, drain, profile, put, rows_of, today_event
 
-from intent_platform import daily, db, nearline, training, watching
-from intent_platform.errors import DatabaseUnavailable, NearlineUnwell, ReleaseMoved
+from intent_platform import daily, db, nearline, serving, training, watching
+from intent_platform.errors import DatabaseUnavailable, NearlineUnwell, ReleaseMoved, ScorerFailed
 from intent_platform.inbox import queue
+from intent_platform.inbox.states import forget_states, lock_states
 from intent_platform.nearline import Scorer
 from intent_platform.paths import resource_folder
-from intent_platform.serving import Follower, Tally
+from intent_platform.serving import BatchReport, Follower, Tally
 
 
 @pytest.fixture
@@ -108,7 +113,7 @@ def test_a_server_that_goes_away_in_the_middle_is_not_the_events_fault(shop, mon
     assert rows_of(shop, "SELECT event_id FROM inbox.accepted") == [("t1",)]
 
 
-@pytest.mark.parametrize(("module", "step"), [(queue, "claim"), (nearline, "write")])  # then a statement; a commit
+@pytest.mark.parametrize(("module", "step"), [(queue, "claim"), (nearline, "move")])  # then a statement; a commit
 @pytest.mark.parametrize("most", [1, 1_000])
 def test_a_scorer_that_was_stopped_for_too_long_gives_its_events_back_and_goes_on(
     shop, monkeypatch, module, step, most
@@ -169,6 +174,93 @@ def test_the_watch_names_a_scorer_that_went_silent_and_is_content_with_one_that_
     rows_of(shop, "UPDATE nearline.worker SET stopped_at = NULL RETURNING 1")
     with pytest.raises(NearlineUnwell, match="1 scorers went silent"):
         watching.watch(shop, EVENING + timedelta(minutes=5))
+
+
+def test_a_scorer_that_was_started_since_stands_in_for_one_that_went_silent(shop):
+    put(shop, today_event(1))
+    drain(shop)
+    rows_of(shop, "UPDATE nearline.worker SET stopped_at = NULL, worker = 'gone/1' RETURNING 1")
+    later = EVENING + timedelta(minutes=5)
+    with Follower(shop, "new/1", Tally(), lambda: later):
+        assert watching.watch(shop, later + timedelta(seconds=1)).dead == 0
+    with pytest.raises(NearlineUnwell, match="1 scorers went silent"):
+        watching.watch(shop, later)
+    assert watching.watch(shop, EVENING + timedelta(days=2)).dead == 0
+
+
+def test_a_scorer_that_ended_with_an_error_is_dead_like_one_that_was_killed(shop):
+    with pytest.raises(ZeroDivisionError), Follower(shop, "one", Tally(), lambda: EVENING):
+        raise ZeroDivisionError
+    assert rows_of(shop, "SELECT stopped_at FROM nearline.worker") == [(None,)]
+
+
+def test_the_rejected_share_is_that_of_the_last_hour(shop):
+    tally = Tally()
+    for minutes, rejected in ((0, 0), (90, 8)):
+        batch = BatchReport(claimed=10, accepted=10 - rejected, rejected=rejected)
+        tally.add(batch, seconds=0.01, now=EVENING + timedelta(minutes=minutes))
+    assert tally.of_last_hour(EVENING + timedelta(minutes=91)) == (10, 8)
+    later = EVENING + timedelta(minutes=92)
+    with Follower(shop, "one", tally, lambda: later):
+        pass
+    with pytest.raises(NearlineUnwell, match="8 of 10 events of the last hour were rejected"):
+        watching.watch(shop, later)
+
+
+def test_a_scorer_is_heard_of_while_the_lake_cannot_be_read(shop, monkeypatch):
+    monkeypatch.setattr(serving, "BEAT_S", 0.05)
+    monkeypatch.setattr(serving, "TIDY_S", 0.05)
+    now = [EVENING]
+    with Follower(shop, "one", Tally(), lambda: now[0]):
+        (manifest,) = Path(shop.lake_root).rglob("manifest.json")
+        manifest.write_text("{")
+        time.sleep(0.5)
+        now[0] += timedelta(seconds=1)
+        beat = "SELECT 1 FROM nearline.worker WHERE beat_at > :began"
+        assert seconds_until(lambda: rows_of(shop, beat, began=EVENING)) < 5
+
+
+def test_a_scorer_stops_when_no_event_can_be_scored_and_the_rest_wait(shop, monkeypatch):
+    monkeypatch.setattr(nearline, "MOST_SET_ASIDE", 3)
+    put(shop, *(today_event(number) for number in range(5)))
+
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(nearline, "move_profiles", broken)
+    with pytest.raises(ScorerFailed, match="3 events one after the other could not be scored"):
+        drain(shop)
+    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(2,)]
+    assert rows_of(shop, "SELECT DISTINCT broken_rule FROM inbox.rejected") == [("not_scorable",)]
+
+
+def test_a_state_that_is_forgotten_while_another_waits_for_it_is_locked_all_the_same(shop):
+    with db.connect(shop) as first:
+        lock_states(first, shop.shop, ["anna"])
+    with db.connect(shop) as first:
+        lock_states(first, shop.shop, ["anna"])
+        locked = Queue()
+
+        def wait_for_it() -> None:
+            with db.connect(shop) as second:
+                lock_states(second, shop.shop, ["anna"])
+                locked.put(second.execute(sa.text("SELECT count(*) FROM nearline.user_state")).scalar_one())
+
+        waiting = threading.Thread(target=wait_for_it)
+        waiting.start()
+        seconds_until(lambda: rows_of(shop, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        forget_states(first, shop.shop, ["anna"])
+    waiting.join()
+    assert locked.get(timeout=5) == rows_of(shop, "SELECT count(*) FROM nearline.user_state")[0][0]
+    assert rows_of(shop, "SELECT 1 FROM nearline.user_state WHERE user_id = 'anna'") == [(1,)]
+
+
+def test_all_scorers_end_when_one_ends_with_an_error(shop):
+    environment = {**os.environ, **replace(shop, encoder="no-such-encoder").as_environment()}
+    command = [sys.executable, "-m", "intent_platform.cli", "nearline", "--workers", "2"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1
+    assert "scorers ended with an error" in ended.stderr + ended.stdout
 
 
 def test_a_suspect_is_set_aside_itself_whatever_other_scorers_take_meanwhile(shop, monkeypatch):
@@ -251,7 +343,7 @@ def test_shoppers_are_divided_among_the_scorers_heard_of_lately(shop):
     for each in (*followers, *followers):
         each._beat()
     assert [each.share for each in followers] == [(0, 3), (1, 3), (2, 3)]
-    followers[0]._beat(is_last=True)
+    followers[0]._beat(has_ended=True)
     clock[0] += timedelta(seconds=10)
     followers[1]._beat()  # and c is silent
     assert followers[1].share == (0, 1)

@@ -29,7 +29,7 @@ import psycopg2
 import sqlalchemy as sa
 import torch
 
-from intent_platform import db, nearline, serving
+from intent_platform import db, nearline, rescoring, serving
 from intent_platform.db import embedded
 from intent_platform.db.connection import _engine
 from intent_platform.errors import DatabaseUnavailable
@@ -45,7 +45,7 @@ SHOPPERS = 40
 KINDS = ("view", "view", "add_to_cart", "purchase")
 POINTS = (
     (queue, "claim"), (queue, "keep_first_arrivals"), (nearline, "lock_devices"), (nearline, "lock_states"),
-    (nearline, "rescored"), (nearline, "write"), (queue, "keep_rejected"), (queue, "rotate"),
+    (rescoring, "rescored"), (rescoring, "write"), (queue, "keep_rejected"), (queue, "rotate"),
 )  # fmt: skip
 """Steps of a batch, and of what goes on beside it; after each of them a worker can be made to die or to stop."""
 

@@ -69,14 +69,14 @@ def _explained(settings: Settings) -> Iterator[None]:
         if isinstance(error.orig, pg_errors.UndefinedTable | pg_errors.InvalidSchemaName | pg_errors.UndefinedColumn):
             raise DatabaseUnavailable(
                 f"Postgres at {_without_password(settings.database_url)} is not at this version's schema: "
-                f"{_first_line(error)}. Run `intent migrate`."
+                f"{first_line(error)}. Run `intent migrate`."
             ) from error
         raise
 
 
 def _unavailable(settings: Settings, error: Exception) -> DatabaseUnavailable:
     return DatabaseUnavailable(
-        f"Postgres at {_without_password(settings.database_url)} failed: {_first_line(error)}. Nothing of this "
+        f"Postgres at {_without_password(settings.database_url)} failed: {first_line(error)}. Nothing of this "
         "transaction was kept; start the server or mend INTENT_DATABASE_URL, then run the step again."
     )
 
@@ -117,7 +117,7 @@ def prepared(connection: sa.Connection, *names: str, **parameters: object) -> Se
         if isinstance(error.orig, UNPREPARED):
             connection.invalidate(error)
             raise DatabaseUnavailable(
-                f"A statement that was prepared is not there any more, or not as it was: {_first_line(error)}. Nothing "
+                f"A statement that was prepared is not there any more, or not as it was: {first_line(error)}. Nothing "
                 "of this transaction was kept; run the step again. If it comes again, a pooler stands before Postgres "
                 "that gives a session now this server connection and now that: let it pool by session."
             ) from error
@@ -182,7 +182,7 @@ def array_columns(rows: pa.Table, prefix: str = "") -> dict[str, str]:
 
 def _array(values: pa.ChunkedArray) -> str:
     """A Postgres array literal. Joined by Python, which for few rows beats a chain of Arrow's functions by far."""
-    if pa.types.is_string(values.type):
+    if not pa.types.is_primitive(values.type):
         return _text_array(values.to_pylist())
     zone = ""
     if pa.types.is_timestamp(values.type):  # Arrow looks the zone up for each moment, unless there is none
@@ -241,7 +241,7 @@ def _without_password(url: str) -> str:
     return sa.make_url(url).render_as_string(hide_password=True)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """What the driver said, without SQLAlchemy's copy of the statement and its values."""
     original = getattr(error, "orig", None) or error
     return next(iter(str(original).strip().splitlines()), type(original).__name__)

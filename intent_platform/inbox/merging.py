@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from intent_platform import db, sequences
 from intent_platform.events.contract import UTC_TIME
+from intent_platform.inbox.states import lock_each
 from intent_platform.model.rows import Rows
 from intent_platform.settings import Settings
 
@@ -40,7 +41,8 @@ class Device:
 
     def link(self, moment: datetime, user_id: str, settings: Settings) -> bool:
         """Take note of an event that names both; False if it says nothing new. A link is renewed once a day."""
-        place = bisect_right(self.linked_at, moment)
+        links = list(zip(self.linked_at, self.user_id, strict=True))  # of one moment the last by name, as in the lake
+        place = bisect_right(links, (moment, user_id))
         if place and self.user_id[place - 1] == user_id and not self._days_since(place - 1, moment, settings):
             return False
         self.linked_at.insert(place, moment)
@@ -75,11 +77,15 @@ def lock_devices(connection: sa.Connection, shop: str, events: pa.Table, setting
     names = sorted(set(events["anonymous_id"].drop_null().to_pylist()))
     if not names:
         return Devices(known={}, newly_linked=(), settings=settings)
-    rows = db.prepared(connection, "add_missing_devices", "lock_devices", shop=shop, anonymous_ids=names)
+    rows = lock_each(connection, "add_missing_devices", "lock_devices", len(names), shop=shop, anonymous_ids=names)
     known = {row["anonymous_id"]: Device(linked_at=row["linked_at"], user_id=row["user_id"]) for row in rows}
     both = events.filter(pc.and_(events["user_id"].is_valid(), events["anonymous_id"].is_valid()))
     newly_linked = set()
-    for each in both.sort_by("occurred_at").select(["anonymous_id", "occurred_at", "user_id"]).to_pylist():
+    for each in (
+        both.sort_by([("occurred_at", "ascending"), ("user_id", "ascending")])
+        .select(["anonymous_id", "occurred_at", "user_id"])
+        .to_pylist()
+    ):
         if known[each["anonymous_id"]].link(each["occurred_at"], each["user_id"], settings):
             newly_linked.add(each["anonymous_id"])
     changed = [{"shop": shop, "anonymous_id": name, **vars(known[name])} for name in sorted(newly_linked)]
@@ -127,6 +133,8 @@ def _without_repeats(events: pa.Table, order: np.ndarray) -> np.ndarray:
 
 def recent(rows: Rows, valid_at: np.ndarray, settings: Settings) -> Rows:
     """Without what lies history_days or more before the day of the user's valid_at, int64 µs (users,)."""
+    if not len(rows):
+        return rows
     midnights = _midnights(rows.at, valid_at, settings)
     # valid_at is the end of what is known: a midnight belongs to the day that it ends.
     today = np.searchsorted(midnights, valid_at - 1, side="right")

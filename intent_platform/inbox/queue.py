@@ -92,7 +92,7 @@ class Bell:
                 connection.poll()
                 connection.notifies.clear()
         except psycopg2.Error as error:
-            log.warning("bell_lost", error=str(error).splitlines()[0])
+            log.warning("bell_lost", error=db.first_line(error))
             self.close()
             time.sleep(timeout_s)
 

@@ -36,11 +36,11 @@ def seed_if_new(settings: Settings) -> None:
         if not days:
             return
         known, users = inbox_days(snapshot), 0
+        put_devices(connection, snapshot, settings.shop, max(days), settings)  # a scorer locks them first, too
         for histories in sequences.user_buckets(snapshot, max(days), settings):
             rows = Rows.of(as_owned(histories))
             valid_at = np.full(rows.users, day_end(max(days), settings))
             users += len(put_states(connection, settings.shop, rows, valid_at, known))
-        put_devices(connection, snapshot, settings.shop, max(days), settings)
         note_seeded(connection, snapshot, max(days), settings)
     log.info("states_seeded", shop=settings.shop, users=users)
 

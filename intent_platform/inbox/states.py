@@ -4,7 +4,7 @@ The caller owns the transaction. A state holds the events of the last history_da
 so that nearline scores from the same rows as the daily refresh.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -56,7 +56,17 @@ class States:
 def lock_states(connection: sa.Connection, shop: str, user_ids: Iterable[str]) -> States:
     """Lock and read the states of these shoppers, in key order; one without a state gets an empty row to lock."""
     wanted = sorted(set(user_ids))
-    return _states(db.prepared(connection, "add_missing_states", "lock_states", shop=shop, user_ids=wanted))
+    return _states(lock_each(connection, "add_missing_states", "lock_states", len(wanted), shop=shop, user_ids=wanted))
+
+
+def lock_each(
+    connection: sa.Connection, adding: str, locking: str, count: int, **key: object
+) -> Sequence[sa.RowMapping]:
+    """Add the rows that are missing and lock all, which are `count`: once more where somebody forgot one meanwhile,
+    which was not missing as long as they had not committed."""
+    while len(rows := db.prepared(connection, adding, locking, **key)) < count:
+        pass
+    return rows
 
 
 def read_states(connection: sa.Connection, shop: str, user_ids: Collection[str]) -> States:

@@ -5,11 +5,11 @@ Words find what was spelt right, character n-grams the rest: misspelt words, par
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.feature_extraction.text import HashingVectorizer
+
+from intent_platform.model.lexical import term_counter
 
 WORD_BUCKETS, LETTER_BUCKETS = 2**17, 2**14
 BUCKETS = WORD_BUCKETS + LETTER_BUCKETS
@@ -80,7 +80,7 @@ def _shares(terms: sp.csr_matrix, weights: sp.csr_matrix) -> sp.csr_matrix:
 def _terms(texts: list[str]) -> sp.csr_matrix:
     """float32 counts (texts, BUCKETS): words, then letters."""
     lowered = [text.lower() for text in texts]
-    return sp.hstack([each.transform(lowered) for each in _vectorizers()]).tocsr()
+    return sp.hstack([_count_words(lowered), _count_letters(lowered)]).tocsr()
 
 
 def _words(text: str) -> list[str]:
@@ -92,9 +92,5 @@ def _words(text: str) -> list[str]:
     return found
 
 
-@lru_cache(maxsize=1)
-def _vectorizers() -> tuple[HashingVectorizer, HashingVectorizer]:
-    same = {"alternate_sign": False, "norm": None, "dtype": np.float32}
-    words = HashingVectorizer(analyzer=_words, n_features=WORD_BUCKETS, **same)
-    letters = HashingVectorizer(analyzer="char_wb", ngram_range=(1, 4), n_features=LETTER_BUCKETS, **same)
-    return words, letters
+_count_words = term_counter(WORD_BUCKETS, analyzer=_words)
+_count_letters = term_counter(LETTER_BUCKETS, analyzer="char_wb", ngram_range=(1, 4))

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,9 +29,7 @@ class Lexical:
 
     def sparse(self, texts: list[str]) -> sp.csr_matrix:
         """Unit-length TF-IDF rows; an empty text is a row of zeros."""
-        if not texts:  # a log without searches
-            return sp.csr_matrix((0, BUCKETS), dtype=np.float32)
-        weighted = _counted(texts)
+        weighted = _count_ngrams(texts)
         weighted.data = np.log1p(weighted.data) * self.idf[weighted.indices]
         row = np.repeat(np.arange(len(texts)), np.diff(weighted.indptr))
         length = np.sqrt(np.bincount(row, weights=weighted.data**2, minlength=len(texts)))
@@ -55,7 +54,7 @@ class Lexical:
 
 def fit_lexical(texts: list[str], *, dimensions: int = 64, seed: int = 7) -> Lexical:
     """Learn n-gram weights and directions from item texts; with few texts, as many directions as they span."""
-    counts = _counted(texts)
+    counts = _count_ngrams(texts)
     frequency = np.bincount(counts.indices, minlength=BUCKETS)
     idf = (np.log((1 + len(texts)) / (1 + frequency)) + 1).astype(np.float32)
     blank = Lexical(idf=idf, directions=np.zeros((BUCKETS, 1), np.float32))
@@ -74,15 +73,19 @@ def unit_rows(matrix: np.ndarray) -> np.ndarray:
     return (matrix / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
-def _counted(texts: list[str]) -> sp.csr_matrix:
-    """float32 (len(texts), BUCKETS): how often each hashed n-gram occurs."""
-    analyse, hasher = _hashing()
-    return hasher.transform(analyse(text.lower()) for text in texts)
+def term_counter(buckets: int, **analysis: Any) -> Callable[[list[str]], sp.csr_matrix]:
+    """What tells float32 (texts, buckets): how often each hashed term occurs. analysis: as of HashingVectorizer, whose
+    own transform makes both of these anew at each call."""
+    analyse = HashingVectorizer(**analysis).build_analyzer()
+    hasher = FeatureHasher(buckets, input_type="string", alternate_sign=False, dtype=np.float32)
+
+    def count(texts: list[str]) -> sp.csr_matrix:
+        if not texts:  # a log without searches
+            return sp.csr_matrix((0, buckets), dtype=np.float32)
+        return hasher.transform(map(analyse, texts))
+
+    return count
 
 
-@cache
-def _hashing() -> tuple[Callable[[str], list[str]], FeatureHasher]:
-    """The two halves of a HashingVectorizer, which would make both anew at each call."""
-    # Single characters carry Chinese, where a word is one or two of them.
-    analyse = HashingVectorizer(analyzer="char_wb", ngram_range=(1, 4)).build_analyzer()
-    return analyse, FeatureHasher(BUCKETS, input_type="string", alternate_sign=False, dtype=np.float32)
+# Single characters carry Chinese, where a word is one or two of them.
+_count_ngrams = term_counter(BUCKETS, analyzer="char_wb", ngram_range=(1, 4))

@@ -304,7 +304,6 @@ def item_text(title: str | None, category: str | None, brand: str | None) -> str
     return (title or f"{brand or ''} {words}").strip()
 
 
-@lru_cache(maxsize=REMEMBERED_TEXTS)
 def text_key(text: str) -> str:
     """Queries that differ only in case or spaces are one text."""
     return " ".join(text.lower().split())

@@ -1,4 +1,5 @@
 -- Forget nearline rows that were kept long enough; rejected ones hold sealed raw ids, which go with them.
+-- Accepted events stay until the lake has their received day, but no longer than rejected ones.
 -- What a replay brought in is kept as if it had come on the day of the replay, so that the lake gets it.
 WITH replayed_lately AS (
     SELECT
@@ -13,6 +14,18 @@ WITH replayed_lately AS (
     WHERE replayed.shop = :shop AND replayed.replayed_on >= :kept_from
 ),
 
+in_lake AS (
+    SELECT account.received_on
+    FROM quality.file_account AS account
+    WHERE
+        account.shop = :shop AND account.file = :inbox AND account.status = 'published'
+        AND account.received_on < :kept_from AND account.accepted >= (
+            SELECT count(*)
+            FROM inbox.accepted AS accepted
+            WHERE accepted.shop = :shop AND accepted.received_on = account.received_on
+        )
+),
+
 ids AS (
     DELETE FROM inbox.seen_event AS seen
     WHERE
@@ -24,6 +37,10 @@ accepted AS (
     DELETE FROM inbox.accepted AS accepted
     WHERE
         accepted.shop = :shop AND accepted.received_on < :kept_from
+        AND (
+            accepted.received_on < :rejected_kept_from
+            OR accepted.received_on IN (SELECT in_lake.received_on FROM in_lake)
+        )
         AND NOT EXISTS (
             SELECT 1 FROM replayed_lately
             WHERE replayed_lately.received_on = accepted.received_on AND replayed_lately.seq = accepted.seq

@@ -10,14 +10,27 @@ SELECT
         WHERE worker.shop = :shop AND worker.stopped_at IS NULL AND worker.beat_at >= :alive_since
     ) AS alive,
     (
-        SELECT count(*) FROM nearline.worker AS worker
-        WHERE worker.shop = :shop AND worker.stopped_at IS NULL AND worker.beat_at < :alive_since
+        -- A scorer that was started after one went silent stands in for it.
+        SELECT greatest(
+            count(*) FILTER (WHERE worker.beat_at < :alive_since)
+            - count(*) FILTER (WHERE worker.beat_at >= :alive_since AND worker.started_at > first_silent.beat_at), 0
+        )
+        FROM nearline.worker AS worker
+        CROSS JOIN (
+            SELECT min(silent.beat_at) AS beat_at
+            FROM nearline.worker AS silent
+            WHERE
+                silent.shop = :shop AND silent.stopped_at IS NULL
+                AND silent.beat_at < :alive_since AND silent.beat_at >= :dead_since
+        ) AS first_silent
+        WHERE worker.shop = :shop AND worker.stopped_at IS NULL AND worker.beat_at >= :dead_since
     ) AS dead,
-    (
-        SELECT coalesce(sum(worker.events - worker.rejected), 0)::bigint FROM nearline.worker AS worker
-        WHERE worker.shop = :shop AND worker.beat_at >= :recent_since
-    ) AS accepted,
-    (
-        SELECT count(*) FROM inbox.rejected AS rejected
-        WHERE rejected.shop = :shop AND rejected.rejected_at >= :recent_since
-    ) AS rejected;
+    recent.events,
+    recent.rejected
+FROM (
+    SELECT
+        coalesce(sum(worker.recent_events), 0)::bigint AS events,
+        coalesce(sum(worker.recent_rejected), 0)::bigint AS rejected
+    FROM nearline.worker AS worker
+    WHERE worker.shop = :shop AND worker.beat_at >= :recent_since
+) AS recent;

@@ -14,10 +14,10 @@ compared AS (
     SELECT
         nearline.recommended_items AS nearline_items,
         batch.recommended_items AS batch_items,
-        greatest(
+        coalesce(greatest(
             abs(nearline.purchase_intent - batch.purchase_intent), abs(nearline.spent_30d - batch.spent_30d),
             abs(nearline.price_low - batch.price_low), abs(nearline.price_high - batch.price_high)
-        ) AS difference,
+        ), 0) AS difference,
         NOT EXISTS (
             SELECT
             nearline.last_event_at, nearline.last_event_type, nearline.events_1d, nearline.events_7d,

@@ -4,10 +4,12 @@ WITH long_gone AS (
 )
 
 INSERT INTO nearline.worker (
-    shop, worker, started_at, beat_at, stopped_at, release_id, promotion_number, batches, events, rejected
+    shop, worker, started_at, beat_at, stopped_at, release_id, promotion_number, batches, events, rejected,
+    recent_events, recent_rejected
 )
 VALUES (
-    :shop, :worker, :started_at, :beat_at, :stopped_at, :release_id, :promotion_number, :batches, :events, :rejected
+    :shop, :worker, :started_at, :beat_at, :stopped_at, :release_id, :promotion_number, :batches, :events, :rejected,
+    :recent_events, :recent_rejected
 )
 ON CONFLICT (shop, worker) DO UPDATE SET
     started_at = excluded.started_at,
@@ -17,4 +19,6 @@ ON CONFLICT (shop, worker) DO UPDATE SET
     promotion_number = excluded.promotion_number,
     batches = excluded.batches,
     events = excluded.events,
-    rejected = excluded.rejected;
+    rejected = excluded.rejected,
+    recent_events = excluded.recent_events,
+    recent_rejected = excluded.recent_rejected;
