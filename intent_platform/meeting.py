@@ -31,6 +31,9 @@ from intent_platform.settings import Settings
 USERS_PER_TRANSACTION = 25
 """Of those ahead, whose states are locked to be written: the scorer may be waiting for them."""
 
+FORGOTTEN_PER_TRANSACTION = 1_000
+"""States and devices; a scorer may want one of them back."""
+
 USERS_SCORED_UNDER_LOCK = 5
 """Of those whose state moved on while they were scored: the second time nobody may overtake."""
 
@@ -111,10 +114,10 @@ class Meeting:
             with db.connect(self.settings) as connection:
                 states = lock_states(connection, stamp.shop, some)
                 unchanged = [each for each in some if states.is_as_in(known, each)]
-                told_later = write(connection, found.only(unchanged))
-            again = set(some).difference(unchanged).union(told_later)
-            scored += len(some) - len(again)
-            overtaken += sorted(again)
+                kept = found.only(unchanged)
+                told_later = write(connection, kept)
+            scored += kept.rows.users - len(told_later)
+            overtaken += sorted(set(some).difference(unchanged).union(told_later))
         for some in _in_lots_of(USERS_SCORED_UNDER_LOCK, overtaken):
             from_lake = lake.of_users(place[each] for each in some if each in place)
             with db.connect(self.settings) as connection:
@@ -122,12 +125,19 @@ class Meeting:
                 scored += move(connection, *self._to_score(release, some, from_lake, states, stamp))
         with db.connect(self.settings) as connection:
             note_seeded(connection, self.snapshot, self.day, self.settings)
-            # What the window of an event that may still come reaches back to, and what its links may.
-            window = timedelta(days=self.settings.history_days)
-            told_from = stamp.scored_at - window - timedelta(hours=self.settings.max_lateness_hours + 24)
-            moments = {"told_from": told_from, "linked_from": told_from - window}
-            db.query(connection, "forget_dormant", shop=stamp.shop, **moments)
+        self._forget_dormant(stamp)
         return scored
+
+    def _forget_dormant(self, stamp: Stamp) -> None:
+        """What the window of an event that may still come does not reach, and devices that its links do not."""
+        window = timedelta(days=self.settings.history_days)
+        told_from = stamp.scored_at - window - timedelta(hours=self.settings.max_lateness_hours + 24)
+        wanted = {"told_from": told_from, "linked_from": told_from - window, "most": FORGOTTEN_PER_TRANSACTION}
+        forgotten = 1
+        while forgotten:
+            with db.connect(self.settings) as connection:
+                (row,) = db.query(connection, "forget_dormant", shop=stamp.shop, **wanted)
+            forgotten = row["forgotten"]
 
     def _to_score(
         self, release: Release, users: Sequence[str], from_lake: pa.Table, states: States, stamp: Stamp

@@ -29,7 +29,7 @@ from intent_platform import db
 from intent_platform.errors import DatabaseUnavailable, IntentError, ReleaseMoved, ScorerFailed
 from intent_platform.inbox import queue
 from intent_platform.inbox.door import NOT_SCORABLE, NOTHING, InboxDoor, Judged
-from intent_platform.inbox.merging import Devices, lock_devices, merge, owners_of
+from intent_platform.inbox.merging import Devices, link_again, lock_devices, merge, owners_of
 from intent_platform.inbox.queue import EVERYTHING, Look
 from intent_platform.inbox.states import OWNED_SCHEMA, STATE_SCHEMA, lock_states
 from intent_platform.index.registry import utc_now
@@ -56,8 +56,12 @@ SWEEP_S = 5.0
 
 LONGEST_BACK_OFF_S = 5.0
 
+LONGEST_BATCH_S = 60.0
+"""After which a scorer that was told to stop, as another failed, is stopped: its batch is rolled back."""
+
 MOST_SET_ASIDE = 100
-"""Events one after the other that cannot be scored; then it is hardly they that are wrong, and the rest may wait."""
+"""Events one after the other that cannot be scored, by whatever scorers; then it is hardly they that are wrong, and the
+rest may wait."""
 
 NOT_THE_EVENTS_FAULT = (
     IntentError,
@@ -96,9 +100,16 @@ def take_suspect(
             return _settle(connection, serving, door, settings, claimed, now)
     except NOT_THE_EVENTS_FAULT:
         raise
-    except Exception:
+    except Exception as error:
         if db.is_lost(connection):
             raise
+        if queue.is_none_scorable(connection, settings.shop, door.received_on, among=MOST_SET_ASIDE):
+            raise ScorerFailed(
+                f"The newest {MOST_SET_ASIDE} events could not be scored, and nor can the next, so it is hardly they "
+                "that are wrong: the log says how they fail. The others wait. Mend it (`intent rollback`, if a new "
+                "release does this), start the scorer, and bring back what was set aside: `intent replay DAY --source "
+                "inbox`."
+            ) from error
         log.exception("event_set_aside", seq=claimed[0]["seq"])
         rejected = door.reject(claimed, NOT_SCORABLE)
         queue.keep_rejected(connection, rejected, settings)
@@ -126,10 +137,10 @@ def move_profiles(
 ) -> None:
     """Score the shoppers of accepted events anew, from all that is remembered of them."""
     devices = lock_devices(connection, stamp.shop, fresh, settings)
-    new = _owned(fresh, devices)
-    concerned = {*new["user_id"].to_pylist(), *devices.affected_owners()}
+    concerned = {*owners_of(fresh, devices), *devices.affected_owners()}
     states = lock_states(connection, stamp.shop, concerned)
-    events = merge(states.events, new, devices)
+    link_again(connection, stamp.shop, devices, states.events)
+    events = merge(states.events, _owned(fresh, devices), devices)
     move(connection, release, events, states.valid_at, concerned, stamp, settings)
 
 
@@ -165,7 +176,6 @@ class Scorer:
     _door: InboxDoor | None = None
     _connection: sa.Connection | None = None
     _most: int = EVENTS_PER_BATCH  # fewer since a batch failed, so that what is wrong is soon alone
-    _set_aside: int = 0  # events since one was accepted
 
     def run(self, *, drain: bool = False) -> Tally:
         """Score until `stop` is set; with drain, until nothing waits."""
@@ -250,23 +260,10 @@ class Scorer:
         if report.claimed:
             self._claims.append((began, report.newest_seq))
             self.tally.add(report, seconds=time.monotonic() - began, now=self.clock())
-        if report.accepted:
-            self._set_aside = 0
-        elif self._most == 1 and report.rejected:
-            self._count_set_aside()
+        if self._most == 1 and report.rejected:
+            self._close_door()  # in case that it is what fails
         self._most = min(2 * self._most, EVENTS_PER_BATCH)
         return report.claimed
-
-    def _count_set_aside(self) -> None:
-        self._close_door()  # in case that it is what fails
-        self._set_aside += 1
-        if self._set_aside == MOST_SET_ASIDE:
-            raise ScorerFailed(
-                f"{MOST_SET_ASIDE} events one after the other could not be scored, so it is hardly they that are "
-                "wrong: the log says how the first failed. The others wait. Mend it (`intent rollback`, if a new "
-                "release does this), start the scorer, and bring back what was set aside: `intent replay DAY --source "
-                "inbox`."
-            )
 
     def _look(self, part: int = 0, parts: int = 1) -> Look:
         """At this part's shoppers, after the seq up to which nothing of them can be waiting any more; or, when it is
@@ -336,7 +333,10 @@ def _run_children(settings: Settings, options: Sequence[Sequence[str]]) -> None:
     command = [sys.executable, "-m", "intent_platform.cli", "nearline"]
     children = [subprocess.Popen([*command, *each], env=environment) for each in options]
 
+    is_told_to_stop = threading.Event()
+
     def stop_all(*_: object) -> None:
+        is_told_to_stop.set()
         for each in children:
             each.terminate()
 
@@ -346,12 +346,16 @@ def _run_children(settings: Settings, options: Sequence[Sequence[str]]) -> None:
     while is_any_running and not failed:
         time.sleep(0.1)
         statuses = [each.poll() for each in children]
-        failed, is_any_running = sum(map(bool, statuses)), None in statuses
-    if failed:
-        stop_all()  # else nobody would see that one is missing; who started all of them starts them again
-    for each in children:
-        each.wait()
-    if failed:
+        is_any_running = None in statuses
+        if not is_told_to_stop.is_set():  # else one may have been told before it could listen
+            failed = sum(map(bool, statuses))
+    if failed:  # nobody would see that one is missing; who started all of them starts them again
+        stop_all()
+        for each in children:
+            try:
+                each.wait(LONGEST_BATCH_S)
+            except subprocess.TimeoutExpired:
+                each.kill()
         raise ScorerFailed(
             f"{failed} of {len(children)} scorers ended with an error, which is above; all were stopped."
         )

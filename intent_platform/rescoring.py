@@ -30,8 +30,8 @@ class Rescored:
 
     rows: Rows  # OWNED_SCHEMA, what is remembered from now on
     valid_at: np.ndarray  # int64 µs (users,), as states keep it
-    profiles: ProfileRows | None  # None where nobody has an event any more
-    gone: Collection[str]  # who has none: their events moved to the user that a device was linked to
+    profiles: ProfileRows | None  # None where nobody has an event in the window
+    gone: Collection[str]  # who has no event at all: they moved to the user that a device was linked to
     stamp: Stamp
 
     def only(self, user_ids: Collection[str]) -> Self:
@@ -54,8 +54,10 @@ def rescored(
     """Score the owners of the events.
 
     events: OWNED_SCHEMA in order, all that is known of everyone `wanted`. told_until: what a profile was told before is
-    not taken back by a late event; it is told again as of that moment.
+    not taken back by a late event; it is told again as of that moment. Who has events, but none in the window of that
+    moment, keeps profile and state.
     """
+    gone = set(wanted).difference(events["user_id"].to_pylist())
     rows = Rows.of(events)
     rows = recent(rows, valid_at_of(rows, told_until), settings)
     valid_at = valid_at_of(rows, told_until)
@@ -63,7 +65,6 @@ def rescored(
     if rows.users:
         scores = score_users(release, as_sequences(rows, settings), valid_at, settings)
         profiles = ProfileRows.of(scores.profiles, scores.interests, scores.recommendations, stamp)
-    gone = set(wanted).difference(rows.user_ids.to_pylist())
     return Rescored(rows=rows, valid_at=valid_at, profiles=profiles, gone=gone, stamp=stamp)
 
 
@@ -79,7 +80,7 @@ def move(
     """Score as `rescored` does and write, under locks on the states; returns how many were scored."""
     found = rescored(release, events, told_until, wanted, stamp, settings)
     told_later = write(connection, found)
-    if told_later:  # by a refresh, which tells everyone, and moves the states of those alone who have new events
+    if told_later:  # by a refresh, since the states were read
         own = events.filter(pc.is_in(events["user_id"], value_set=pa.array(sorted(told_later), pa.string())))
         write(connection, rescored(release, own, told_later, told_later, stamp, settings))
     return found.rows.users

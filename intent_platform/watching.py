@@ -1,10 +1,10 @@
 """Is the nearline door well? What waits, who scores, how much is rejected; and what to do when nobody does."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from intent_platform import db
-from intent_platform.errors import NearlineUnwell
+from intent_platform.errors import IntentError, NearlineUnwell
 from intent_platform.inbox.door import NAME
 from intent_platform.log import get_logger
 from intent_platform.nearline import Scorer
@@ -47,14 +47,18 @@ def watch(settings: Settings, now: datetime) -> NearlineHealth:
 
     NearlineUnwell says what is wrong.
     """
-    health = _look(settings, now)
+    health, failed = _look(settings, now), []
     if health.waiting and not health.alive:
-        tally = Scorer(settings=settings).run(drain=True)
-        health = NearlineHealth(**{**_facts(health), "drained": tally.events})
+        scorer = Scorer(settings=settings)
+        try:
+            scorer.run(drain=True)
+        except IntentError as error:
+            failed = [str(error)]
+        health = replace(health, drained=scorer.tally.events)
     _forget(settings, now)
-    log.info("nearline_watched", **_facts(health))
-    if trouble := _troubles(health, settings):
-        raise NearlineUnwell(" ".join(trouble))
+    log.info("nearline_watched", **asdict(health))
+    if troubles := [*_troubles(health, settings), *failed]:
+        raise NearlineUnwell(" ".join(troubles))
     return health
 
 
@@ -63,10 +67,6 @@ def _look(settings: Settings, now: datetime) -> NearlineHealth:
     with db.connect(settings) as connection:
         (row,) = db.query(connection, "nearline_health", shop=settings.shop, now=now, **moments)
     return NearlineHealth(**row)
-
-
-def _facts(health: NearlineHealth) -> dict:
-    return {name: getattr(health, name) for name in NearlineHealth.__dataclass_fields__}
 
 
 def _forget(settings: Settings, now: datetime) -> None:

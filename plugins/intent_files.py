@@ -15,7 +15,7 @@ class WaitForFiles(BaseSensorOperator):
     """Succeeds when `path` is there and not empty: a file, a folder that holds a file, or a pattern that finds one.
 
     `path` is local or an fsspec address (s3://…); {day} in it stands for the day. Empty: INTENT_EVENTS_PATH is used,
-    and where that is empty too, a shop whose events come through the inbox waits for no file.
+    and where that is empty too, a shop that has a scorer waits for an event that came through the inbox on that day.
     """
 
     template_fields: Sequence[str] = ("day", "path")
@@ -27,13 +27,9 @@ class WaitForFiles(BaseSensorOperator):
 
     def poke(self, context: Any) -> bool:  # noqa: ARG002 - Airflow's signature
         path = self._expected()
-        if not path:
-            self.log.info("No file is awaited: this shop's events come through the inbox.")
-            return True
-        is_there = _holds_a_file(path)
-        self.log.info(
-            "%s %s", path, "is there" if is_there else f"is not there yet; next look in {self.poke_interval} s"
-        )
+        is_there = _holds_a_file(path) if path else _came_through_inbox(self.day)
+        verdict = "is there" if is_there else f"is not there yet; next look in {self.poke_interval} s"
+        self.log.info("%s %s", path or "an event through the inbox", verdict)
         return is_there
 
     def execute(self, context: Any) -> Any:
@@ -41,8 +37,9 @@ class WaitForFiles(BaseSensorOperator):
             return super().execute(context)
         except AirflowSensorTimeout as error:
             raise AirflowFailException(
-                f"{self.day}: no file came to {self._expected()} within {self.timeout / 3600:g} hours. Nothing was "
-                "published for this day. Put the file there and clear this task, or give another path in the form."
+                f"{self.day}: no file came to {self._expected() or 'any path'} within {self.timeout / 3600:g} hours. "
+                "Nothing was published for this day. Put the file there and clear this task, or give another path in "
+                "the form."
             ) from error
 
     def _expected(self) -> str:
@@ -63,6 +60,16 @@ def _has_inbox(settings: "Settings") -> bool:
     from intent_platform import watching
 
     return watching.is_used(settings)
+
+
+def _came_through_inbox(day: str) -> bool:
+    from intent_platform import db
+    from intent_platform.settings import Settings
+
+    settings = Settings.from_env()
+    with db.connect(settings) as connection:
+        (row,) = db.query(connection, "inbox_day", shop=settings.shop, received_on=day)
+    return row["accepted"] > 0
 
 
 def _holds_a_file(path: str) -> bool:

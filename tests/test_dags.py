@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+import sqlalchemy as sa
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
@@ -252,6 +253,10 @@ def test_a_missing_path_is_named_but_where_events_come_through_the_inbox(dags, s
         _sensor(dags, path="").poke({})
     with db.connect(settings) as connection:
         db.query(connection, "put_events", events='{"event_id": "e1"}', shop=settings.shop)
+    assert not _sensor(dags, path="").poke({})
+    with db.connect(settings) as connection:
+        event = "INSERT INTO inbox.accepted (shop, received_on, seq, event_id, event_type, occurred_at, day)"
+        connection.execute(sa.text(f"{event} VALUES ('main', '2026-08-21', 1, 'e1', 'view', now(), '2026-08-21')"))
     assert _sensor(dags, path="").poke({})
 
 

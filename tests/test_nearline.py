@@ -2,7 +2,9 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from nearline_shop import (
@@ -236,22 +238,49 @@ def test_who_has_no_event_left_is_forgotten_and_not_scored(shop):
     assert (found.profiles, found.gone) == (None, {"anna"})
 
 
-def test_a_refresh_forgets_states_and_devices_that_no_window_reaches(shop):
-    put(shop, today_event(1, anonymous_id="tablet"), today_event(2, user_id="", anonymous_id="unlinked"))
+def test_who_has_no_event_in_the_window_keeps_profile_and_state(shop):
+    serving = load_serving(shop)
+    event = {"user_id": "anna", "event_id": "e", "event_type": "view", "occurred_at": EVENING - timedelta(days=40)}
+    events = pa.Table.from_pylist([dict.fromkeys(OWNED_SCHEMA.names) | event], schema=OWNED_SCHEMA)
+    stamp = serving.stamp(EVENING, shop)
+    found = rescoring.rescored(serving.release, events, {"anna": EVENING}, ["anna"], stamp, shop)
+    assert (found.profiles, found.gone) == (None, set())
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_a_device_belongs_to_whom_it_belonged_last_in_whatever_order_its_events_come(shop, order):
+    users = {1: "bert", 2: "anna", 3: "bert"}  # by minute
+    told = [today_event(minute, anonymous_id="tablet", user_id=each) for minute, each in users.items()]
+    for number in order:
+        put(shop, told[number])
+        drain(shop)
+    put(shop, today_event(4, anonymous_id="tablet", user_id=""))
     drain(shop)
-    rows_of(
-        shop,
-        "UPDATE nearline.user_state SET valid_at = valid_at - interval '40 days' WHERE user_id = :anna RETURNING 1",
-        anna=user(shop, "anna"),
-    )
-    states = "SELECT count(*) FROM nearline.user_state"
-    devices = "SELECT count(*) FROM nearline.device WHERE linked_at <> '{}'"
-    before, linked = rows_of(shop, states)[0][0], rows_of(shop, devices)[0][0]
-    with db.connect(shop) as connection:
-        moment = EVENING - timedelta(days=33)
-        db.query(connection, "forget_dormant", shop=shop.shop, told_from=moment, linked_from=moment)
-    assert rows_of(shop, states) == [(before - 1,)]
-    assert rows_of(shop, "SELECT count(*) FROM nearline.device") == [(linked,)]
+    assert profile(shop, "bert", "events_1d") == (3,)
+    before = content(shop)
+    daily.run_day(TODAY, shop)
+    daily.refresh_profiles(TODAY, shop)
+    assert profile(shop, "bert", "events_1d") == (3,)
+    assert len(content(shop)) == len(before)
+
+
+def test_a_refresh_forgets_states_and_devices_that_no_window_reaches(shop):
+    put(shop, today_event(1, anonymous_id="tablet"), today_event(2, user_id="", anonymous_id="nobodys"))
+    drain(shop)
+    states, devices = "SELECT count(*) FROM nearline.user_state", "SELECT count(*) FROM nearline.device"
+    moment = EVENING - timedelta(days=33)
+
+    def forget() -> int:
+        with db.connect(shop) as connection:
+            moments = {"told_from": moment, "linked_from": moment}
+            return db.query(connection, "forget_dormant", shop=shop.shop, most=10, **moments)[0]["forgotten"]
+
+    assert forget() == 0
+    rows_of(shop, "UPDATE nearline.user_state SET valid_at = valid_at - interval '40 days' RETURNING 1")
+    assert [forget(), forget(), forget()] == [2, 1, 0]  # both states, then the device that was a shopper of its own
+    assert (rows_of(shop, states), rows_of(shop, devices)) == ([(0,)], [(1,)])
+    rows_of(shop, "UPDATE nearline.device SET linked_at[1] = linked_at[1] - interval '40 days' RETURNING 1")
+    assert forget() == 1
 
 
 def test_the_watch_keeps_accepted_events_until_the_lake_has_them(shop):

@@ -167,6 +167,19 @@ def test_the_watch_scores_what_waits_when_no_scorer_is_alive_and_says_so(shop):
     assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(0,)]
 
 
+def test_the_watch_tells_why_what_waits_cannot_be_scored_and_forgets_all_the_same(shop, monkeypatch):
+    put(shop, today_event(1))
+    drain(shop)
+    now = datetime.now(UTC)
+    put(shop, today_event(2, occurred_at=now.isoformat()))
+    monkeypatch.setattr(nearline, "MOST_SET_ASIDE", 0)
+    monkeypatch.setattr(nearline, "move_profiles", lambda *_: 1 // 0)
+    with pytest.raises(NearlineUnwell, match="The newest 0 events could not be scored"):
+        watching.watch(shop, now)
+    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(1,)]
+    assert rows_of(shop, "SELECT count(*) FROM inbox.seen_event") == [(0,)]
+
+
 def test_the_watch_names_a_scorer_that_went_silent_and_is_content_with_one_that_stopped(shop):
     put(shop, today_event(1))
     drain(shop)
@@ -228,10 +241,14 @@ def test_a_scorer_stops_when_no_event_can_be_scored_and_the_rest_wait(shop, monk
         raise ZeroDivisionError
 
     monkeypatch.setattr(nearline, "move_profiles", broken)
-    with pytest.raises(ScorerFailed, match="3 events one after the other could not be scored"):
-        drain(shop)
-    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(2,)]
+    for _ in range(2):  # nor does one that is started again set more aside
+        with pytest.raises(ScorerFailed, match="The newest 3 events could not be scored"):
+            drain(shop)
+        assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(2,)]
     assert rows_of(shop, "SELECT DISTINCT broken_rule FROM inbox.rejected") == [("not_scorable",)]
+    monkeypatch.undo()
+    drain(shop)
+    assert rows_of(shop, "SELECT count(*) FROM inbox.accepted") == [(2,)]
 
 
 def test_a_state_that_is_forgotten_while_another_waits_for_it_is_locked_all_the_same(shop):

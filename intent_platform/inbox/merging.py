@@ -77,20 +77,38 @@ def lock_devices(connection: sa.Connection, shop: str, events: pa.Table, setting
     names = sorted(set(events["anonymous_id"].drop_null().to_pylist()))
     if not names:
         return Devices(known={}, newly_linked=(), settings=settings)
-    rows = lock_each(connection, "add_missing_devices", "lock_devices", len(names), shop=shop, anonymous_ids=names)
+    rows = lock_each(
+        connection, "add_missing_devices", "lock_devices", count=len(names), shop=shop, anonymous_ids=names
+    )
     known = {row["anonymous_id"]: Device(linked_at=row["linked_at"], user_id=row["user_id"]) for row in rows}
-    both = events.filter(pc.and_(events["user_id"].is_valid(), events["anonymous_id"].is_valid()))
-    newly_linked = set()
-    for each in (
-        both.sort_by([("occurred_at", "ascending"), ("user_id", "ascending")])
-        .select(["anonymous_id", "occurred_at", "user_id"])
-        .to_pylist()
-    ):
-        if known[each["anonymous_id"]].link(each["occurred_at"], each["user_id"], settings):
-            newly_linked.add(each["anonymous_id"])
-    changed = [{"shop": shop, "anonymous_id": name, **vars(known[name])} for name in sorted(newly_linked)]
-    db.execute_many(connection, "put_device", changed)
+    newly_linked = _link(known, events, "user_id", settings)
+    _put(connection, shop, known, newly_linked)
     return Devices(known=known, newly_linked=newly_linked, settings=settings)
+
+
+def link_again(connection: sa.Connection, shop: str, devices: Devices, remembered: pa.Table) -> None:
+    """A new link that is not the newest may part a run of links to another user, of which only the first was noted:
+    what is remembered tells that it went on. remembered: OWNED_SCHEMA, of `affected_owners` at least."""
+    if devices.newly_linked:
+        names = pa.array(sorted(devices.newly_linked), pa.string())
+        own = remembered.filter(pc.is_in(remembered["anonymous_id"], value_set=names))
+        _put(connection, shop, devices.known, _link(devices.known, own, "own_user_id", devices.settings))
+
+
+def _link(known: Mapping[str, Device], events: pa.Table, user_column: str, settings: Settings) -> set[str]:
+    """Take note of all events that name a device and a user; returns the devices of which one said something new."""
+    both = events.select(["anonymous_id", "occurred_at", user_column]).drop_null()
+    changed = set()
+    for each in both.sort_by([("occurred_at", "ascending"), (user_column, "ascending")]).to_pylist():
+        name, moment, user_id = each.values()
+        if known[name].link(moment, user_id, settings):
+            changed.add(name)
+    return changed
+
+
+def _put(connection: sa.Connection, shop: str, known: Mapping[str, Device], changed: Collection[str]) -> None:
+    rows = [{"shop": shop, "anonymous_id": name, **vars(known[name])} for name in sorted(changed)]
+    db.execute_many(connection, "put_device", rows)
 
 
 def owners_of(events: pa.Table, devices: Devices) -> list[str]:

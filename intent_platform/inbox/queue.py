@@ -4,6 +4,7 @@ import select
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 
 import psycopg2
 import pyarrow as pa
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from intent_platform import db
 from intent_platform.events.quarantine import Rejected, Sealer, quarantine_table
+from intent_platform.inbox.door import NOT_SCORABLE
 from intent_platform.log import get_logger
 from intent_platform.settings import Settings
 
@@ -61,6 +63,13 @@ def keep_rejected(connection: sa.Connection, rejected: Sequence[Rejected], setti
     sealed = quarantine_table(list(rejected), Sealer(settings)).drop_columns(["file"])
     rows = [{**row, "seq": row.pop("line"), "shop": settings.shop} for row in sealed.to_pylist()]
     db.execute_many(connection, "add_rejected_event", rows)
+
+
+def is_none_scorable(connection: sa.Connection, shop: str, received_on: date, *, among: int) -> bool:
+    """Whether the newest events of the received day, so many at least, were all set aside as not scorable."""
+    key = {"shop": shop, "received_on": received_on, "not_scorable": NOT_SCORABLE, "most": among}
+    (row,) = db.query(connection, "not_scorable", **key)
+    return row["not_scorable"] == among
 
 
 def rotate(connection: sa.Connection) -> int:

@@ -41,7 +41,7 @@ class States:
     """What is known of some shoppers."""
 
     contents: Mapping[str, bytes]  # by user_id, as stored
-    valid_at: Mapping[str, datetime]  # by user_id, where a profile was told before
+    valid_at: Mapping[str, datetime]  # by user_id, until when a profile was told, where one was
 
     @cached_property
     def events(self) -> pa.Table:
@@ -56,15 +56,17 @@ class States:
 def lock_states(connection: sa.Connection, shop: str, user_ids: Iterable[str]) -> States:
     """Lock and read the states of these shoppers, in key order; one without a state gets an empty row to lock."""
     wanted = sorted(set(user_ids))
-    return _states(lock_each(connection, "add_missing_states", "lock_states", len(wanted), shop=shop, user_ids=wanted))
+    steps = "add_missing_states", "lock_states", "read_states"
+    return _states(lock_each(connection, *steps, count=len(wanted), shop=shop, user_ids=wanted))
 
 
-def lock_each(
-    connection: sa.Connection, adding: str, locking: str, count: int, **key: object
-) -> Sequence[sa.RowMapping]:
-    """Add the rows that are missing and lock all, which are `count`: once more where somebody forgot one meanwhile,
-    which was not missing as long as they had not committed."""
-    while len(rows := db.prepared(connection, adding, locking, **key)) < count:
+def lock_each(connection: sa.Connection, *steps: str, count: int, **key: object) -> Sequence[sa.RowMapping]:
+    """Add the rows that are missing, lock and read all, which are `count`.
+
+    Once more where somebody forgot one meanwhile, which was not missing as long as they had not committed. What is
+    locked then is out of order: Postgres may end one of two that meet so, which is then run again.
+    """
+    while len(rows := db.prepared(connection, *steps, **key)) < count:
         pass
     return rows
 

@@ -24,6 +24,14 @@ in_lake AS (
             FROM inbox.accepted AS accepted
             WHERE accepted.shop = :shop AND accepted.received_on = account.received_on
         )
+        -- What a replay brought in since may not be among the account's events.
+        AND NOT EXISTS (
+            SELECT 1
+            FROM inbox.replayed AS replayed
+            WHERE
+                replayed.shop = :shop AND replayed.received_on = account.received_on
+                AND replayed.replayed_on >= account.recorded_at::date
+        )
 ),
 
 ids AS (

@@ -10,10 +10,10 @@ SELECT
         WHERE worker.shop = :shop AND worker.stopped_at IS NULL AND worker.beat_at >= :alive_since
     ) AS alive,
     (
-        -- A scorer that was started after one went silent stands in for it.
+        -- A scorer that was started after one went silent stands in for it, whatever became of it since.
         SELECT greatest(
             count(*) FILTER (WHERE worker.beat_at < :alive_since)
-            - count(*) FILTER (WHERE worker.beat_at >= :alive_since AND worker.started_at > first_silent.beat_at), 0
+            - count(*) FILTER (WHERE worker.started_at > first_silent.beat_at), 0
         )
         FROM nearline.worker AS worker
         CROSS JOIN (
