@@ -5,6 +5,7 @@ WITH dormant AS (
     SELECT state.user_id
     FROM nearline.user_state AS state
     WHERE state.shop = :shop AND state.valid_at < cast(:told_from AS timestamptz)
+    ORDER BY state.user_id
     LIMIT :most
     FOR UPDATE SKIP LOCKED
 ),
@@ -27,6 +28,7 @@ unneeded AS (
             )
             ELSE device.linked_at[cardinality(device.linked_at)] < cast(:linked_from AS timestamptz)
         END
+    ORDER BY device.anonymous_id
     LIMIT :most
     FOR UPDATE SKIP LOCKED
 ),
