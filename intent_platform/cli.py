@@ -169,6 +169,8 @@ def sql(
             result = connection.execution_options(no_parameters=True).exec_driver_sql(statement)
         except sa.exc.DBAPIError as error:
             raise IntentError(str(error.orig).strip()) from error
+        if not result.returns_rows:
+            raise IntentError("The statement gives no rows, and nothing is written here.")
         _print_rows(list(result.keys()), result.all(), as_csv=as_csv)
 
 
@@ -260,20 +262,29 @@ def put(
 ) -> None:
     """Put events into the inbox, as a shop's backend does by `SELECT inbox.put(…)`."""
     with _served() as settings, db.connect(settings) as connection:
-        given = sys.stdin.read() if events == "-" else events
         try:
+            given = sys.stdin.buffer.read().decode() if events == "-" else events
             rows = db.query(connection, "put_events", events=given, shop=settings.shop)
+        except UnicodeDecodeError as error:
+            raise IntentError(
+                f"Events are UTF-8, and byte {error.start:,} of these is none; nothing was taken."
+            ) from error
         except sa.exc.DBAPIError as error:
-            raise IntentError(str(error.orig).strip()) from error
+            raise IntentError(f"{db.first_line(error)}.") from error
     print(f"{rows[0]['taken']:,} events wait for the scorer: `intent nearline`, or `intent nearline --drain` once.")
 
 
 @app.command()
 def nearline(
-    workers: Annotated[int, typer.Option(help="Scorer processes; one keeps a core busy.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Scorer processes; one keeps a core busy.")] = 1,
     drain: Annotated[bool, typer.Option("--drain", help="End once nothing waits in the inbox.")] = False,
     metrics_port: Annotated[
-        int, typer.Option(help="Serve Prometheus metrics on this port, of further workers on the next ones; 0: none.")
+        int,
+        typer.Option(
+            min=0,
+            max=65_535,
+            help="Serve Prometheus metrics on this port, of further workers on the next ones; 0: none.",
+        ),
     ] = 0,
     metrics_address: Annotated[
         str, typer.Option(help="Where to serve them; 0.0.0.0: to all who reach this machine.")
@@ -300,7 +311,7 @@ def watch() -> None:
 
 
 @app.command()
-def parity(day: Day, users: Annotated[int, typer.Option(help="At most so many shoppers.")] = 5_000) -> None:
+def parity(day: Day, users: Annotated[int, typer.Option(min=1, help="At most so many shoppers.")] = 5_000) -> None:
     """Replay DAY through the nearline code and compare its profiles with the batch's."""
     from intent_platform.parity import check_parity
 

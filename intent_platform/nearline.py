@@ -26,7 +26,7 @@ from prometheus_client import start_http_server
 from threadpoolctl import threadpool_limits
 
 from intent_platform import db
-from intent_platform.errors import DatabaseUnavailable, IntentError, ReleaseMoved, ScorerFailed
+from intent_platform.errors import DatabaseUnavailable, IntentError, ReleaseMoved, ScorerFailed, SettingInvalid
 from intent_platform.inbox import queue
 from intent_platform.inbox.door import NOT_SCORABLE, NOTHING, InboxDoor, Judged
 from intent_platform.inbox.merging import Devices, link_again, lock_devices, merge, owners_of
@@ -184,8 +184,8 @@ class Scorer:
             closing(queue.Bell(self.settings)) as bell,
             closing(self),
             Follower(self.settings, worker_name(), self.tally, self.clock) as follower,
+            _spared_collector(),
         ):
-            _spare_collector()
             while not self.stop.is_set():
                 look = self._look(*follower.share)
                 try:
@@ -285,10 +285,15 @@ class Scorer:
         return self._door
 
 
-def _spare_collector() -> None:
-    """Let Python's collector of cycles leave out what is loaded by now, for good: to walk through it takes some 0.2 s,
-    and comes in the middle of a batch."""
+@contextmanager
+def _spared_collector() -> Iterator[None]:
+    """Python's collector of cycles leaves out what is loaded by now: to walk through it takes some 0.2 s, and comes in
+    the middle of a batch. Not beyond it: what is still frozen at the end of the process is told as leaked."""
     gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def worker_name() -> str:
@@ -317,7 +322,10 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scorer.stop.set())
     if metrics_port:
-        start_http_server(metrics_port, addr=metrics_address)
+        try:
+            start_http_server(metrics_port, addr=metrics_address)
+        except OSError as error:
+            raise SettingInvalid(f"No metrics can be served on {metrics_address}:{metrics_port}: {error}.") from error
     return scorer.run(drain=drain)
 
 
@@ -357,5 +365,5 @@ def _run_children(settings: Settings, options: Sequence[Sequence[str]]) -> None:
             except subprocess.TimeoutExpired:
                 each.kill()
         raise ScorerFailed(
-            f"{failed} of {len(children)} scorers ended with an error, which is above; all were stopped."
+            f"{failed} of {len(children)} scorers ended with an error, which is above, or were killed; all are stopped."
         )

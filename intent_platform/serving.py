@@ -29,6 +29,9 @@ SILENT_AFTER = timedelta(seconds=5)  # then a scorer's part of the shoppers goes
 STUCK_AFTER_S = 30.0  # as limit_waits.sql has it for who is idle
 
 EVENTS = Counter("intent_nearline_events", "Events taken from the inbox, by what became of them.", ["outcome"])
+OUTCOMES = ("accepted", "rejected", "duplicate")
+for _outcome in OUTCOMES:
+    EVENTS.labels(_outcome)  # told as 0 before the first of them
 BATCH_SECONDS = Histogram(
     "intent_nearline_batch_seconds",
     "Time from claim to commit.",
@@ -89,7 +92,7 @@ class Tally:
         lately = self._by_minute.setdefault(int(now.timestamp()) // 60, [0, 0])
         lately[0] += batch.claimed
         lately[1] += batch.rejected
-        for outcome in ("accepted", "rejected", "duplicate"):
+        for outcome in OUTCOMES:
             EVENTS.labels(outcome).inc(getattr(batch, outcome))
         BATCH_SECONDS.observe(seconds)
         if batch.oldest_put_at is not None:

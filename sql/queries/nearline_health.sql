@@ -12,7 +12,7 @@ SELECT
     (
         -- A scorer that was started after one went silent stands in for it, whatever became of it since.
         SELECT greatest(
-            count(*) FILTER (WHERE worker.beat_at < :alive_since)
+            count(*) FILTER (WHERE worker.stopped_at IS NULL AND worker.beat_at < :alive_since)
             - count(*) FILTER (WHERE worker.started_at > first_silent.beat_at), 0
         )
         FROM nearline.worker AS worker
@@ -23,7 +23,7 @@ SELECT
                 silent.shop = :shop AND silent.stopped_at IS NULL
                 AND silent.beat_at < :alive_since AND silent.beat_at >= :dead_since
         ) AS first_silent
-        WHERE worker.shop = :shop AND worker.stopped_at IS NULL AND worker.beat_at >= :dead_since
+        WHERE worker.shop = :shop AND worker.beat_at >= :dead_since
     ) AS dead,
     recent.events,
     recent.rejected
