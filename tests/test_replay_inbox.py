@@ -1,19 +1,24 @@
 """Rejected events of the inbox come in exactly once when they are good, into profiles and lake."""
 
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.exceptions import AirflowSkipException
 from model_shop import publish
 from nearline_shop import EVENING, TODAY, drain, profile, put, rows_of, today_event
 from received import an_event, write_file
 
 from intent_platform import daily, nearline, watching
-from intent_platform.errors import NearlineUnwell
+from intent_platform.errors import NearlineUnwell, SettingInvalid
 from intent_platform.events import rules
 from intent_platform.inbox import door
 from intent_platform.keys import create_missing_keys
+from intent_platform.paths import resource_folder
 from intent_platform.replaying import replay_inbox
 
 LATER = EVENING + timedelta(days=8)  # ids and accepted events are forgotten by then
@@ -162,3 +167,22 @@ def test_what_was_not_scorable_comes_in_and_what_still_is_not_stays(shop, monkey
     report = replay_inbox(TODAY, shop, EVENING)
     assert (report.accepted, dict(report.still_rejected)) == (1, {door.NOT_SCORABLE: 1})
     assert figures(shop) == (3, 1, 0, 1)
+
+
+def test_the_form_in_airflow_replays_the_inbox_as_the_command_does(shop, strict_rule, monkeypatch):
+    put_a_few(shop)
+    daily.run_day(TODAY, shop)
+    strict_rule.undo()
+    for name, value in shop.as_environment().items():
+        monkeypatch.setenv(name, value)
+    replay = DagBag(str(resource_folder("dags"))).dags["replay_quarantine"].get_task("replay").python_callable
+    published = []
+    event = SimpleNamespace(add_partitions=published.extend)
+    form = {"source": "inbox", "fixed": None}
+    replay(str(TODAY), params=form, outlet_events=defaultdict(lambda: event))
+    assert set(published) == {str(TODAY)}
+    assert in_lake(shop) == [(6, 4, 1, 1)]
+    with pytest.raises(AirflowSkipException):
+        replay(str(TODAY), params=form, outlet_events=defaultdict(lambda: event))
+    with pytest.raises(SettingInvalid, match="put a mended event into the inbox again"):
+        replay(str(TODAY), params=form | {"fixed": "rows.jsonl"}, outlet_events={})
