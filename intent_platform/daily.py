@@ -53,6 +53,12 @@ def validate_events(
     with lake.guarded():
         from_inbox = take_in_inbox(door)
         is_only_inbox = from_inbox is not None and not (path or settings.events_path)
+        if from_inbox is None and not (path or settings.events_path):
+            raise SettingInvalid(
+                f"Nothing came for {day}: the inbox has no event received then that the lake lacks, and "
+                "INTENT_EVENTS_PATH is empty. Give a path with {day} in it, for example /drop/events/{day}.csv, or "
+                "name the file with --path."
+            )
         files = [] if is_only_inbox else list_files(path or events_path(day, settings), mapping)
         intakes = [keep_fixed_rows(take_in(file, door), door) for file in files]
         if from_inbox is not None:
@@ -153,7 +159,7 @@ def _write(
         with db.connect(settings) as connection:
             rows = only_news(connection, rows)
     with db.connect(settings) as connection:
-        db.query(connection, "commit_without_disk")
+        db.query(connection, "limit_idle", "commit_without_disk")
         if meeting is not None:
             ahead = meeting.seed(connection, histories)
             rows = rows.only(set(rows.user_ids) - ahead)

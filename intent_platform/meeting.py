@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from intent_platform import db
+from intent_platform import db, sequences
 from intent_platform.events.contract import UTC_TIME
 from intent_platform.inbox.merging import Devices, merge
 from intent_platform.inbox.seeding import as_owned, inbox_days, note_seeded, put_devices, put_states, sequence_days
@@ -66,7 +66,8 @@ class Meeting:
             snapshot=snapshot,
             day=day,
             settings=settings,
-            known_days=_whole_days(inbox_days(snapshot), accepted, settings),
+            # A day that was validated since sequences were built is not in the histories that are read here.
+            known_days=_whole_days(inbox_days(snapshot), accepted, settings) if sequences.are_built(snapshot) else [],
             changed_from=int(changed_from),
         )
 
@@ -112,6 +113,7 @@ class Meeting:
                 known = read_states(connection, stamp.shop, some)
             found = rescored(*self._to_score(release, some, from_lake, known, stamp))
             with db.connect(self.settings) as connection:
+                db.query(connection, "limit_idle")
                 states = lock_states(connection, stamp.shop, some)
                 unchanged = [each for each in some if states.is_as_in(known, each)]
                 kept = found.only(unchanged)
@@ -121,6 +123,7 @@ class Meeting:
         for some in _in_lots_of(USERS_SCORED_UNDER_LOCK, overtaken):
             from_lake = lake.of_users(place[each] for each in some if each in place)
             with db.connect(self.settings) as connection:
+                db.query(connection, "limit_idle")
                 states = lock_states(connection, stamp.shop, some)
                 scored += move(connection, *self._to_score(release, some, from_lake, states, stamp))
         with db.connect(self.settings) as connection:
@@ -152,7 +155,7 @@ class Meeting:
         kept = pc.or_(pc.or_(only_here, is_later), pc.invert(has_lake))
         remembered = states.events.filter(kept)
         told = {user: max(states.valid_at.get(user, stamp.scored_at), stamp.scored_at) for user in users}
-        events = merge(from_lake, remembered, Devices(known={}, newly_linked=(), settings=self.settings))
+        events = merge(from_lake, remembered, Devices(known={}, newly_linked={}, settings=self.settings))
         return release, events, told, users, replace(stamp, source="nearline"), self.settings
 
     def _ahead(self, connection: sa.Connection, users: Iterable[str]) -> set[str]:
@@ -167,9 +170,14 @@ class Meeting:
 
 
 def _whole_days(in_lake: Mapping[date, int], accepted: Mapping[date, int], settings: Settings) -> list[date]:
-    """Received days that are over and whose nearline events the lake has all; the rest may still grow."""
+    """Received days that are over and whose nearline events the lake has all; the rest may still grow.
+
+    None after a day that is lacking: a state tells its newest received day only, and may hold events of that one, too.
+    """
     today = utc_now().astimezone(settings.zone).date()
-    return sorted(day for day, events in in_lake.items() if day < today and events >= accepted.get(day, 0))
+    whole = {day for day, events in in_lake.items() if day < today and events >= accepted.get(day, 0)}
+    first_lacking = min(accepted.keys() - whole, default=date.max)
+    return sorted(day for day in whole if day < first_lacking)
 
 
 def _in_lots_of(size: int, users: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -244,7 +244,8 @@ class Scorer:
                     report = take_suspect(*given, door, self.settings, look=look, now=now)
                 else:
                     report = take_batch(*given, door, self.settings, look=look, most=self._most, now=now)
-        except IntentError:
+        except IntentError:  # it may have been too large for a limit on waiting
+            self._most = max(self._most // 2, 1)
             raise
         except Exception:  # something in one of the events that no rule foresaw
             self._close_door()  # in case that it is what fails

@@ -1,5 +1,6 @@
 """Is the nearline door well? What waits, who scores, how much is rejected; and what to do when nobody does."""
 
+import threading
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
@@ -13,6 +14,7 @@ from intent_platform.settings import Settings
 DEAD_AFTER = timedelta(seconds=30)
 RECENT = timedelta(hours=1)  # over which the rejected share is taken
 DEAD_TOLD = timedelta(days=1)  # how long a scorer that went silent is an alarm, unless another was started since
+LONGEST_DRAIN_S = 120.0  # where events come faster than they are scored, the alarm cannot wait until none is left
 KEPT_DAYS = 2  # that ids and accepted events are kept beyond the longest lateness
 
 log = get_logger(__name__)
@@ -50,10 +52,14 @@ def watch(settings: Settings, now: datetime) -> NearlineHealth:
     health, failed = _look(settings, now), []
     if health.waiting and not health.alive:
         scorer = Scorer(settings=settings)
+        enough = threading.Timer(LONGEST_DRAIN_S, scorer.stop.set)
+        enough.start()
         try:
             scorer.run(drain=True)
         except IntentError as error:
             failed = [str(error)]
+        finally:
+            enough.cancel()
         health = replace(health, drained=scorer.tally.events)
     _forget(settings, now)
     log.info("nearline_watched", **asdict(health))

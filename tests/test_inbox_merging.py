@@ -11,7 +11,7 @@ from intent_platform.model.rows import Rows
 from intent_platform.settings import Settings
 
 NOON = datetime(2026, 8, 21, 12, tzinfo=UTC)
-NO_DEVICES = Devices(known={}, newly_linked=(), settings=Settings())
+NO_DEVICES = Devices(known={}, newly_linked={}, settings=Settings())
 
 
 def owned(*events: tuple[str, datetime, str]) -> pa.Table:

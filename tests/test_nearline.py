@@ -389,8 +389,10 @@ def test_profiles_are_the_same_however_many_users_a_transaction_holds(shop, monk
 def test_the_watch_forgets_ids_only_when_they_could_come_no_more(shop):
     put(shop, today_event(1))
     drain(shop)
+    daily.run_day(TODAY, shop)
     watching.watch(shop, EVENING + timedelta(days=4))
     assert rows_of(shop, "SELECT count(*) FROM inbox.seen_event") == [(1,)]
+    watching.watch(shop, EVENING + timedelta(days=5))  # forgets the event
     watching.watch(shop, EVENING + timedelta(days=5))
     assert rows_of(shop, "SELECT count(*) FROM inbox.seen_event") == [(0,)]
 

@@ -56,7 +56,12 @@ def test_a_reader_writes_nothing(reader):
 def test_a_producer_puts_events_and_sees_nothing(producer):
     producer.execute("INSERT INTO inbox.event (event_id, event_type) VALUES ('e1', 'view')")
     producer.execute("""SELECT inbox.put('{"event_id": "e2"}')""")
-    for statement in ("SELECT * FROM inbox.event", "SELECT * FROM profiles.user_profile", "DELETE FROM inbox.event"):
+    for statement in (
+        "SELECT * FROM inbox.event",
+        "SELECT * FROM profiles.user_profile",
+        "DELETE FROM inbox.event",
+        "INSERT INTO inbox.event (seq, event_id) VALUES (1, 'e3')",  # another's number
+    ):
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             producer.execute(statement)
 

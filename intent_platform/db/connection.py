@@ -208,7 +208,8 @@ def _text_array(texts: list[str | None]) -> str:
 
 @lru_cache(maxsize=8)
 def _engine(url: str) -> sa.Engine:
-    return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    # A log must not tell what shoppers typed, so an error does not show the parameters of its statement.
+    return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args={"connect_timeout": 10})
 
 
 @lru_cache(maxsize=256)

@@ -6,6 +6,7 @@ anew for the devices of a batch.
 """
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta, tzinfo
@@ -39,15 +40,16 @@ class Device:
             return None
         return self.user_id[place - 1]
 
-    def link(self, moment: datetime, user_id: str, settings: Settings) -> bool:
-        """Take note of an event that names both; False if it says nothing new. A link is renewed once a day."""
+    def link(self, moment: datetime, user_id: str, settings: Settings) -> set[str]:
+        """Take note of an event that names both. Returns the users whose events may have to move, which are the new one
+        and whom it follows; none if it says nothing new. A link is renewed once a day."""
         links = list(zip(self.linked_at, self.user_id, strict=True))  # of one moment the last by name, as in the lake
         place = bisect_right(links, (moment, user_id))
         if place and self.user_id[place - 1] == user_id and not self._days_since(place - 1, moment, settings):
-            return False
+            return set()
         self.linked_at.insert(place, moment)
         self.user_id.insert(place, user_id)
-        return True
+        return {user_id, *self.user_id[max(place - 1, 0) : place]}
 
     def _days_since(self, link: int, moment: datetime, settings: Settings) -> int:
         first, last = (each.astimezone(settings.zone).date() for each in (self.linked_at[link], moment))
@@ -56,10 +58,11 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Devices:
-    """The devices that a batch speaks of, locked; and which of them learned of a user just now."""
+    """The devices that a batch speaks of, locked; and those that learned of a user just now, with the users whose
+    events may have to move for it."""
 
     known: Mapping[str, Device]
-    newly_linked: Collection[str]
+    newly_linked: Mapping[str, Collection[str]]
     settings: Settings
 
     def owner(self, anonymous_id: str, moment: datetime) -> str:
@@ -68,15 +71,16 @@ class Devices:
         return (device.user_at(moment, self.settings) if device else None) or anonymous_id
 
     def affected_owners(self) -> set[str]:
-        """Whose events may have to move: the devices newly linked, and everyone they were or are linked to."""
-        return {each for name in self.newly_linked for each in (name, *self.known[name].user_id)}
+        """Whose events may have to move, the devices newly linked among them. Not everyone whom a device was ever
+        linked to: thousands may share one."""
+        return {each for name, users in self.newly_linked.items() for each in (name, *users)}
 
 
 def lock_devices(connection: sa.Connection, shop: str, events: pa.Table, settings: Settings) -> Devices:
     """Lock the devices that the events name, add the links that the events make, and store what is new."""
     names = sorted(set(events["anonymous_id"].drop_null().to_pylist()))
     if not names:
-        return Devices(known={}, newly_linked=(), settings=settings)
+        return Devices(known={}, newly_linked={}, settings=settings)
     rows = lock_each(
         connection, "add_missing_devices", "lock_devices", count=len(names), shop=shop, anonymous_ids=names
     )
@@ -95,14 +99,16 @@ def link_again(connection: sa.Connection, shop: str, devices: Devices, remembere
         _put(connection, shop, devices.known, _link(devices.known, own, "own_user_id", devices.settings))
 
 
-def _link(known: Mapping[str, Device], events: pa.Table, user_column: str, settings: Settings) -> set[str]:
-    """Take note of all events that name a device and a user; returns the devices of which one said something new."""
+def _link(
+    known: Mapping[str, Device], events: pa.Table, user_column: str, settings: Settings
+) -> Mapping[str, Collection[str]]:
+    """Take note of all events that name a device and a user; returns as `newly_linked`."""
     both = events.select(["anonymous_id", "occurred_at", user_column]).drop_null()
-    changed = set()
+    changed: defaultdict[str, set[str]] = defaultdict(set)
     for each in both.sort_by([("occurred_at", "ascending"), (user_column, "ascending")]).to_pylist():
         name, moment, user_id = each.values()
-        if known[name].link(moment, user_id, settings):
-            changed.add(name)
+        if moved := known[name].link(moment, user_id, settings):
+            changed[name] |= moved
     return changed
 
 

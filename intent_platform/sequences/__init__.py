@@ -1,7 +1,7 @@
 """Clean days → one time-ordered sequence per user; labels with maturity; split by time."""
 
 from intent_platform.sequences.account import account_of_days
-from intent_platform.sequences.build import SEQUENCE_SCHEMA, build_days
+from intent_platform.sequences.build import SEQUENCE_SCHEMA, are_built, build_days
 from intent_platform.sequences.history import (
     IN_ORDER,
     offsets,
@@ -17,6 +17,7 @@ __all__ = [
     "SEQUENCE_SCHEMA",
     "Split",
     "account_of_days",
+    "are_built",
     "build_days",
     "label",
     "offsets",

@@ -64,6 +64,12 @@ def build_days(snapshot: Snapshot, settings: Settings) -> Changes:
     return changes
 
 
+def are_built(snapshot: Snapshot) -> bool:
+    """Whether the links of every clean day, with which its sequences are published, are of what it holds now."""
+    days = [date.fromisoformat(each.removeprefix("day=")) for each in snapshot.partitions("clean")]
+    return all(_tag(snapshot, "links", day, "clean") == _clean_digest(snapshot, day) for day in days)
+
+
 def _clean_digest(snapshot: Snapshot, day: date) -> str:
     return _tag(snapshot, "clean", day, "content_digest") or ""
 

@@ -1,11 +1,11 @@
 -- Forget nearline rows that were kept long enough; rejected ones hold sealed raw ids, which go with them.
 -- Accepted events stay until the lake has their received day, but no longer than rejected ones.
+-- An id is forgotten after its event, so that whatever is accepted is noted as seen.
 -- What a replay brought in is kept as if it had come on the day of the replay, so that the lake gets it.
 WITH replayed_lately AS (
     SELECT
         accepted.received_on,
-        accepted.seq,
-        accepted.event_id
+        accepted.seq
     FROM inbox.replayed AS replayed
     INNER JOIN inbox.accepted AS accepted
         ON
@@ -38,7 +38,10 @@ ids AS (
     DELETE FROM inbox.seen_event AS seen
     WHERE
         seen.shop = :shop AND seen.received_on < :kept_from
-        AND NOT EXISTS (SELECT 1 FROM replayed_lately WHERE replayed_lately.event_id = seen.event_id)
+        AND NOT EXISTS (
+            SELECT 1 FROM inbox.accepted AS accepted
+            WHERE accepted.shop = seen.shop AND accepted.event_id = seen.event_id
+        )
 ),
 
 accepted AS (

@@ -1,0 +1,198 @@
+"""Where nearline meets what is old, late, shared or in the way: found by readers who tried to break it."""
+
+import logging
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from model_shop import catalogue, publish
+from nearline_shop import (
+    EVENING,
+    TODAY,
+    YESTERDAY,
+    a_shop,
+    at,
+    drain,
+    item_event,
+    profile,
+    put,
+    rows_of,
+    today_event,
+    user,
+)
+from received import write_file
+
+from intent_platform import daily, db, meeting, nearline, training, watching
+from intent_platform.errors import DatabaseUnavailable, DayRefused, NearlineUnwell, SettingInvalid
+from intent_platform.events.pseudonyms import Pseudonymiser
+from intent_platform.inbox.merging import Device
+from intent_platform.paths import resource_folder
+from intent_platform.serving import load_serving
+
+TOMORROW = TODAY + timedelta(days=1)
+LONG_AGO = TODAY - timedelta(days=40)
+
+
+@pytest.fixture
+def shop(settings, tmp_path):
+    return a_shop(settings, tmp_path)
+
+
+def told(shop, user_id: str) -> list:
+    return rows_of(shop, "SELECT events_30d FROM profiles.user_profile WHERE user_id = :user", user=user_id)
+
+
+@pytest.mark.parametrize("raw_user", ["bert", ""])
+def test_a_login_on_a_device_of_somebody_away_for_long_deletes_no_profile(shop, tmp_path, raw_user):
+    event = item_event(1, event_id="old1", user_id=raw_user, anonymous_id="tablet", occurred_at=at(9, LONG_AGO))
+    daily.run_day(LONG_AGO, shop, path=str(write_file(tmp_path, "old.csv", [event])))
+    away = user(shop, raw_user) if raw_user else Pseudonymiser.of(shop).of_anonymous("tablet")
+    drain(shop)
+    put(shop, today_event(1, user_id="carla", anonymous_id="tablet"))
+    drain(shop)
+    assert told(shop, away) == [(1,)]
+    assert told(shop, user(shop, "carla")) == [(1,)]
+
+
+def test_a_login_concerns_the_device_the_user_and_whom_the_user_follows_however_many_share_it(shop):
+    device, moment = Device(), datetime(2026, 8, 21, tzinfo=UTC)
+    for number in range(100):
+        device.link(moment + timedelta(minutes=number), f"u{number}", shop)
+    assert device.link(moment + timedelta(minutes=100), "new", shop) == {"new", "u99"}
+    assert device.link(moment + timedelta(minutes=50, seconds=30), "late", shop) == {"late", "u50"}
+    assert device.link(moment - timedelta(minutes=1), "first", shop) == {"first"}
+    assert device.link(moment + timedelta(minutes=101), "new", shop) == set()
+
+
+def test_a_refused_day_costs_no_event_when_a_later_day_is_published(shop):
+    put(shop, today_event(1), *(today_event(number, event_type="hover") for number in range(10, 13)))
+    drain(shop)
+    with pytest.raises(DayRefused):
+        daily.run_day(TODAY, replace(shop, max_rejected_ratio=0.01))
+    put(shop, today_event(2, occurred_at=at(9, TOMORROW)))
+    drain(shop, EVENING + timedelta(days=1))
+    assert profile(shop, "anna", "events_7d") == (7,)
+    daily.run_day(TOMORROW, shop)
+    assert profile(shop, "anna", "events_7d") == (7,)
+
+
+def test_an_event_accepted_after_its_day_was_validated_stays_when_the_next_day_is(shop):
+    put(shop, today_event(1))
+    drain(shop)
+    daily.run_day(TODAY, shop)
+    put(shop, today_event(2))
+    drain(shop)
+    put(shop, today_event(3, occurred_at=at(9, TOMORROW)))
+    drain(shop, EVENING + timedelta(days=1))
+    daily.run_day(TOMORROW, shop)
+    assert profile(shop, "anna", "events_30d") == (8,)
+
+
+def test_a_refresh_between_validating_and_building_takes_nothing_back(shop):
+    put(shop, today_event(1, occurred_at=at(22, YESTERDAY)))
+    drain(shop)
+    daily.validate_events(TODAY, shop)
+    publish(shop, items=catalogue().slice(0, 9))
+    training.rebuild_index(shop, now=EVENING)
+    daily.refresh_profiles(YESTERDAY, shop)
+    assert profile(shop, "anna", "events_7d") == (6,)
+
+
+def test_a_batch_that_meets_a_limit_is_tried_again_with_half(shop, monkeypatch):
+    taken = []
+
+    def slow(_connection, _release, fresh, *_given):
+        taken.append(fresh.num_rows)
+        if fresh.num_rows > 2:
+            raise DatabaseUnavailable("terminating connection due to idle-in-transaction timeout")
+
+    monkeypatch.setattr(nearline, "move_profiles", slow)
+    put(shop, *(today_event(number) for number in range(1, 10)))
+    scorer, serving = nearline.Scorer(settings=shop, clock=lambda: EVENING), load_serving(shop)
+    scorer._most = 8
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailable):
+            scorer.take(serving)
+    scorer.take(serving)
+    scorer.close()
+    assert taken == [8, 4, 2]
+
+
+@pytest.mark.parametrize("writes", ["chunks", "catch up"])
+def test_a_refresh_that_hangs_holds_shoppers_for_a_minute_at_most(shop, monkeypatch, writes):
+    limits, module = [], daily if writes == "chunks" else meeting
+    name = "upsert" if writes == "chunks" else "write"
+    original = getattr(module, name)
+
+    def look(connection, *given):
+        limits.append(connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one())
+        return original(connection, *given)
+
+    put(shop, today_event(1))
+    drain(shop)
+    rows_of(shop, "UPDATE profiles.user_profile SET content_digest = '' RETURNING 1")
+    monkeypatch.setattr(module, name, look)
+    daily.refresh_profiles(YESTERDAY, shop)
+    assert set(limits) == {"1min"}
+
+
+def test_the_watch_raises_its_alarm_though_events_never_cease(shop, monkeypatch):
+    monkeypatch.setattr(watching, "LONGEST_DRAIN_S", 1.0)
+    put(shop, today_event(1))
+    has_ended, number = threading.Event(), 1
+    original = nearline.Scorer.take
+
+    def take(scorer, *given):  # as many come as are taken
+        nonlocal number
+        if not has_ended.is_set():
+            number += 1
+            put(shop, today_event(number % 50, event_id=f"more{number}"))
+        return original(scorer, *given)
+
+    monkeypatch.setattr(nearline.Scorer, "take", take)
+    stops = threading.Timer(30, has_ended.set)  # or a watch that does not end would hold up all tests
+    stops.start()
+    with pytest.raises(NearlineUnwell, match="No scorer was alive"):
+        watching.watch(shop, EVENING)
+    assert not has_ended.is_set()
+    stops.cancel()
+
+
+def test_ids_stay_as_long_as_their_events(shop):
+    put(shop, today_event(1))
+    drain(shop)
+    watching.watch(shop, EVENING + timedelta(days=6))
+    statement = (resource_folder("sql") / "checks" / "nearline_events_are_counted_once.sql").read_text(encoding="utf-8")
+    assert rows_of(shop, statement) == []
+    assert rows_of(shop, "SELECT count(*) FROM inbox.accepted") == [(1,)]
+
+
+def test_two_rejected_events_under_one_number_end_no_scorer(shop):
+    statement = "INSERT INTO inbox.event (seq, slot, event_id, event_type) VALUES (900, :slot, :id, 'hover')"
+    with db.connect(shop) as connection:
+        for slot in (0, 1):
+            connection.execute(sa.text(statement), {"slot": slot, "id": f"h{slot}"})
+    put(shop, today_event(1))
+    drain(shop)
+    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(0,)]
+    assert profile(shop, "anna", "events_1d") == (1,)
+
+
+def test_a_log_does_not_tell_what_shoppers_typed(shop, caplog):
+    put(shop, today_event(1, event_type="search", item_id="", query_text="my secret illness"))
+    taken = """
+    INSERT INTO inbox.accepted (shop, received_on, seq, event_id, event_type, occurred_at, day)
+    SELECT shop, :day, seq, 'x', 'view', now(), :day FROM inbox.event RETURNING seq
+    """
+    rows_of(shop, taken, day=TODAY)  # so that the statement that keeps it fails
+    with caplog.at_level(logging.INFO):
+        drain(shop)
+    assert "accepted" in caplog.text
+    assert "my secret illness" not in caplog.text
+
+
+def test_a_day_on_which_nothing_came_is_told_so(shop):
+    with pytest.raises(SettingInvalid, match="Nothing came for 2026-08-22: the inbox has no event"):
+        daily.run_day(TOMORROW, shop)
