@@ -175,6 +175,13 @@ def sql(
 
 
 @app.command()
+def url() -> None:
+    """Print the database's address, with its password, as psql and drivers of other languages take it."""
+    with _served() as settings:
+        print(db.libpq_url(settings))
+
+
+@app.command()
 def profile(
     user: Annotated[str, typer.Argument(help="A user_id of profiles.user_profile, or the shop's raw id.")],
 ) -> None:

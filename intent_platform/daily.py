@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from intent_platform import db, sequences
 from intent_platform.domain import Promotion
-from intent_platform.errors import SettingInvalid
+from intent_platform.errors import NotEnoughData, SettingInvalid
 from intent_platform.events import catalogue
 from intent_platform.events.intake import Door, take_in
 from intent_platform.events.mapping import load_mapping
@@ -99,7 +99,15 @@ def refresh_profiles(day: date, settings: Settings) -> RefreshReport:
     """Score everyone seen in the last history_days with the release that serves, and move their profiles.
 
     Commits in key-ordered chunks, so that no writer waits long; the day's marker comes last.
+    NotEnoughData for a day that is still to come: profiles only move forward, so none could be taken back.
     """
+    with db.connect(settings) as connection:
+        (received,) = db.query(connection, "was_day_received", shop=settings.shop, day=day)
+    if not received["was_received"]:
+        raise NotEnoughData(
+            f"Neither {day} nor a later day was published for shop {settings.shop!r}, so nobody's profile can be told "
+            f"up to its end. Run `intent day {day}` once it is over."
+        )
     ensure_release(settings, day)
     found = current_release(settings)
     assert found is not None

@@ -2,9 +2,11 @@
 
 import logging
 import threading
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import psycopg2
 import pytest
 import sqlalchemy as sa
 from model_shop import catalogue, publish
@@ -23,9 +25,10 @@ from nearline_shop import (
     user,
 )
 from received import write_file
+from typer.testing import CliRunner
 
-from intent_platform import daily, db, meeting, nearline, training, watching
-from intent_platform.errors import DatabaseUnavailable, DayRefused, NearlineUnwell, SettingInvalid
+from intent_platform import cli, daily, db, meeting, nearline, training, watching
+from intent_platform.errors import DatabaseUnavailable, DayRefused, NearlineUnwell, NotEnoughData, SettingInvalid
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.inbox.merging import Device
 from intent_platform.paths import resource_folder
@@ -196,3 +199,35 @@ def test_a_log_does_not_tell_what_shoppers_typed(shop, caplog):
 def test_a_day_on_which_nothing_came_is_told_so(shop):
     with pytest.raises(SettingInvalid, match="Nothing came for 2026-08-22: the inbox has no event"):
         daily.run_day(TOMORROW, shop)
+
+
+def test_a_refresh_of_a_day_to_come_is_refused_and_moves_nobody(shop):
+    with pytest.raises(NotEnoughData, match="Neither 2026-08-22 nor a later day was published for shop 'main'"):
+        daily.refresh_profiles(TOMORROW, shop)
+    assert rows_of(shop, "SELECT DISTINCT valid_at FROM profiles.user_profile") == [
+        (datetime(2026, 8, 21, tzinfo=UTC),)
+    ]
+
+
+def test_a_shopper_who_never_came_nearline_stays_the_batchs_while_no_nearline_day_is_validated(shop):
+    put(shop, today_event(1, user_id="bert"))
+    drain(shop)
+    rows_of(shop, "UPDATE profiles.user_profile SET content_digest = '' RETURNING 1")
+    daily.refresh_profiles(YESTERDAY, shop)
+    assert profile(shop, "anna", "source") == ("batch",)
+    assert profile(shop, "bert", "source") == ("nearline",)
+
+
+def test_half_a_piece_is_no_quantity(shop):
+    put(shop, *(today_event(n, event_type="purchase", quantity=q) for n, q in ((1, "2.5"), (2, "2.0"))))
+    drain(shop)
+    assert rows_of(shop, "SELECT broken_rule FROM inbox.rejected") == [("quantity_absurd",)]
+    assert rows_of(shop, "SELECT quantity FROM inbox.accepted") == [(2,)]
+
+
+def test_psql_and_other_drivers_take_the_address_that_intent_url_prints(shop, monkeypatch):
+    monkeypatch.setenv("INTENT_DATABASE_URL", shop.database_url)
+    done = CliRunner().invoke(cli.app, ["url"])
+    with closing(psycopg2.connect(done.stdout.strip())) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM inbox.event")
+        assert cursor.fetchone() == (0,)

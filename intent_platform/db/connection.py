@@ -238,6 +238,11 @@ def _prepared(name: str) -> _Prepared:
     )
 
 
+def libpq_url(settings: Settings) -> str:
+    """The database's address as libpq takes it, with the password."""
+    return sa.make_url(settings.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
 def _without_password(url: str) -> str:
     return sa.make_url(url).render_as_string(hide_password=True)
 

@@ -89,8 +89,7 @@ class Bell:
     """Rings when something was put into the inbox. A lost ring costs no more than the wait's timeout."""
 
     def __init__(self, settings: Settings) -> None:
-        url = sa.make_url(settings.database_url).set(drivername="postgresql")
-        self._url = url.render_as_string(hide_password=False)
+        self._url = db.libpq_url(settings)
         self._connection: psycopg2.extensions.connection | None = None
 
     def wait(self, timeout_s: float) -> None:

@@ -3,4 +3,5 @@ SELECT state.user_id
 FROM nearline.user_state AS state
 WHERE
     state.shop = :shop AND state.user_id = any(cast(:user_ids AS text[]))
-    AND state.newest_received_on <> all(cast(:known_days AS date[]));
+    -- NULL differs from all of no days.
+    AND state.newest_received_on IS NOT NULL AND state.newest_received_on <> all(cast(:known_days AS date[]));
