@@ -177,7 +177,7 @@ def test_the_watch_tells_why_what_waits_cannot_be_scored_and_forgets_all_the_sam
     with pytest.raises(NearlineUnwell, match="The newest 0 events could not be scored"):
         watching.watch(shop, now)
     assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(1,)]
-    assert rows_of(shop, "SELECT count(*) FROM inbox.seen_event") == [(0,)]
+    assert rows_of(shop, "SELECT count(*) FROM inbox.accepted") == [(0,)]
 
 
 def test_the_watch_names_a_scorer_that_went_silent_and_is_content_with_one_that_stopped(shop):

@@ -1,5 +1,4 @@
 -- Whether this day's files, or those of a later day, were published, by file or through the inbox.
-SELECT EXISTS (
-    SELECT 1 FROM quality.file_account AS account
-    WHERE account.shop = :shop AND account.received_on >= :day AND account.status = 'published'
-) AS was_received;
+SELECT count(*) > 0 AS was_received
+FROM quality.file_account AS account
+WHERE account.shop = :shop AND account.received_on >= :day AND account.status = 'published';
