@@ -183,7 +183,7 @@ def url() -> None:
 
 @app.command()
 def profile(
-    user: Annotated[str, typer.Argument(help="A user_id of profiles.user_profile, or the shop's raw id.")],
+    user: Annotated[str, typer.Argument(help="A user_id of profiles.user_profile, or a raw id of the shop.")],
 ) -> None:
     """Show one shopper readably, with titles of the recommended items."""
     with _served() as settings, db.connect(settings) as connection:
@@ -419,17 +419,19 @@ def _day(text: str) -> date:
 
 
 def _profile_row(connection: sa.Connection, settings: Settings, user: str) -> sa.RowMapping:
-    found = db.query(connection, "profile_of_user", shop=settings.shop, user_id=user)
-    if not found:
-        from intent_platform.events.pseudonyms import Pseudonymiser
+    if found := db.query(connection, "profile_of_user", shop=settings.shop, user_id=user):
+        return found[0]
+    from intent_platform.events.pseudonyms import Pseudonymiser
 
-        pseudonym = Pseudonymiser.of(settings).of_user(user)
-        found = db.query(connection, "profile_of_user", shop=settings.shop, user_id=pseudonym)
-    if not found:
-        raise IntentError(
-            f"Shop {settings.shop!r} has no profile of that user; try `intent sql` on profiles.user_profile."
-        )
-    return found[0]
+    of = Pseudonymiser.of(settings)
+    pseudonyms = of.of_user(user), of.of_anonymous(user)
+    for each in pseudonyms:
+        if found := db.query(connection, "profile_of_user", shop=settings.shop, user_id=each):
+            return found[0]
+    raise IntentError(
+        f"Shop {settings.shop!r} has no profile of {user!r}, nor under the pseudonyms that a user ({pseudonyms[0]}) or "
+        f"a device ({pseudonyms[1]}) of that raw id has; try `intent sql` on profiles.user_profile."
+    )
 
 
 def _interests(settings: Settings, user: str) -> dict[str, float]:

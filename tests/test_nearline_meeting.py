@@ -231,3 +231,16 @@ def test_psql_and_other_drivers_take_the_address_that_intent_url_prints(shop, mo
     with closing(psycopg2.connect(done.stdout.strip())) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM inbox.event")
         assert cursor.fetchone() == (0,)
+
+
+def test_a_profile_is_shown_by_the_raw_id_of_a_user_or_a_device(shop, monkeypatch):
+    for name in ("home", "database_url"):
+        monkeypatch.setenv(f"INTENT_{name.upper()}", str(getattr(shop, name)))
+    put(shop, today_event(1, user_id="", anonymous_id="cookie-9"))
+    drain(shop)
+    for raw_id, pseudonym in (
+        ("anna", user(shop, "anna")),
+        ("cookie-9", Pseudonymiser.of(shop).of_anonymous("cookie-9")),
+    ):
+        assert pseudonym in CliRunner().invoke(cli.app, ["profile", raw_id]).stdout
+    assert "nor under the pseudonyms" in str(CliRunner().invoke(cli.app, ["profile", "nobody"]).exception)
