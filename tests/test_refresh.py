@@ -34,6 +34,8 @@ def shop(settings, tmp_path, monkeypatch):
         for number in range(10)
     ]
     daily.validate_events(YESTERDAY, settings, path=str(write_file(tmp_path, "events.csv", events)))
+    late = events[0] | {"event_id": "late"}  # came today, so that today was received, and says nothing of today
+    daily.validate_events(TODAY, settings, path=str(write_file(tmp_path, "today.csv", [late])))
     daily.build_sequences(YESTERDAY, settings)
     monkeypatch.setattr(daily, "USERS_PER_TRANSACTION", 2)
     return settings
