@@ -218,13 +218,6 @@ def test_a_shopper_who_never_came_nearline_stays_the_batchs_while_no_nearline_da
     assert profile(shop, "bert", "source") == ("nearline",)
 
 
-def test_half_a_piece_is_no_quantity(shop):
-    put(shop, *(today_event(n, event_type="purchase", quantity=q) for n, q in ((1, "2.5"), (2, "2.0"))))
-    drain(shop)
-    assert rows_of(shop, "SELECT broken_rule FROM inbox.rejected") == [("quantity_absurd",)]
-    assert rows_of(shop, "SELECT quantity FROM inbox.accepted") == [(2,)]
-
-
 def test_psql_and_other_drivers_take_the_address_that_intent_url_prints(shop, monkeypatch):
     monkeypatch.setenv("INTENT_DATABASE_URL", shop.database_url)
     done = CliRunner().invoke(cli.app, ["url"])

@@ -55,7 +55,7 @@ def mapped_rows(rows: ir.Table, mapping: Mapping, midnights: MappingType[date, d
         quantity_text=text["quantity"],
         rating_text=text["rating"],
         price=_number(text["price"], mapping).round(6),
-        quantity=_whole(_number(text["quantity"], mapping)).try_cast("int32"),
+        quantity=_number(text["quantity"], mapping).try_cast("int32"),
         rating=_number(text["rating"], mapping).try_cast("float32"),
         **{name: text[name] for name in _plain_text_fields()},
     )
@@ -98,11 +98,6 @@ def _our_word(word: ir.StringValue, mapping: Mapping) -> ir.StringValue:
 def _number(text: ir.StringValue, mapping: Mapping) -> ir.FloatingValue:
     plain = text.replace(mapping.decimal, ".") if mapping.decimal != "." else text
     return plain.try_cast("float64")
-
-
-def _whole(number: ir.FloatingValue) -> ir.FloatingValue:
-    """NULL for what a cast would round."""
-    return (number == number.floor()).ifelse(number, ibis.null("float64"))
 
 
 def _instant(text: ir.StringValue, mapping: Mapping) -> ir.TimestampValue:
