@@ -65,6 +65,8 @@ WHERE (
 )
 """
 
+TOLD = "SELECT * FROM profiles.user_profile WHERE user_id = any(:user_ids) ORDER BY user_id, shop"
+
 TOLD_LATER = """
 SELECT nearline.user_id
 FROM profiles.user_profile AS nearline
@@ -276,6 +278,8 @@ def compared(settings: Settings, expected: Expected, put: int) -> dict[str, floa
             connection.execute(sa.text(f"SELECT count(*) FROM inbox.{table}")).scalar_one()
             for table in ("accepted", "rejected", "duplicate", "event")
         )
+        for told in connection.execute(sa.text(TOLD), {"user_ids": row["differing"]}).mappings():
+            print(*(f"{name}={value}" for name, value in told.items()), file=sys.stderr)
     return {
         "events": put,
         "duplicates_dropped": duplicate,

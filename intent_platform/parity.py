@@ -60,11 +60,11 @@ def day_to_check(settings: Settings) -> date | None:
 
 def check_parity(day: date, settings: Settings, *, most_users: int = 5_000) -> ParityReport:
     """Replay `day` for a sample of its shoppers in shuffled, partly repeated batches; ParityBroken when they differ."""
-    found = current_release(settings)
+    serving_now = current_release(settings)
     snapshot = Lake(settings.lake_root, settings.shop).snapshot()
-    if found is None or f"day={day}" not in snapshot.partitions("sequences"):
+    if serving_now is None or f"day={day}" not in snapshot.partitions("sequences"):
         raise NotEnoughData(f"{day} has no sequences or nothing serves yet: run `intent day {day}` first.")
-    serving = Serving(release=found[0], promotion=found[1])
+    serving = Serving(release=serving_now[0], promotion=serving_now[1])
     histories, events = _sampled(snapshot, day, most_users, settings)
     with db.connect(settings) as connection:
         scratch = connection.begin_nested()
@@ -72,14 +72,17 @@ def check_parity(day: date, settings: Settings, *, most_users: int = 5_000) -> P
         users = score_by_batch(connection, serving, day, histories, NEARLINE, settings)
         (row,) = db.query(connection, "parity_of_shops", nearline=NEARLINE, batch=BATCH, tolerance=TOLERANCE)
         scratch.rollback()
-        report = ParityReport(day=day, users=users, events=events.num_rows, **row)
+        figures = {**row}
+        differing = figures.pop("differing")
+        report = ParityReport(day=day, users=users, events=events.num_rows, **figures)
         db.query(connection, "put_parity", shop=settings.shop, tolerance=TOLERANCE, **asdict(report))
     if report.users_differing or report.users_reordered > 1 + REORDERED_RATIO * users:
         raise ParityBroken(
             f"{day}: {report.users_differing:,} of {report.users:,} shoppers have another profile nearline than by "
             f"batch, {report.users_reordered:,} more have items of equal score in another order; numbers differ by up "
             f"to {report.largest_difference:.3g}, allowed {TOLERANCE:g}. The figures are in quality.parity; what "
-            "serves until the next refresh may be off for them."
+            "serves until the next refresh may be off for them"
+            + (f", as for {', '.join(differing)}." if differing else ".")
         )
     return report
 

@@ -62,4 +62,4 @@ def test_brackets_in_what_is_printed_are_no_mark_up_and_one_statement_is_one():
 def test_a_shoppers_interests_count_and_an_unknown_shopper_is_named():
     assert "headphones" in first_title(typed("black steel"))
     assert "frying pan" in first_title(typed("black steel", "--user", "u1_a"))
-    assert "has no profile of that user" in typed("black steel", "--user", "nobody")
+    assert "has no profile of 'nobody'" in typed("black steel", "--user", "nobody")

@@ -1,7 +1,7 @@
 -- How many shoppers have another profile in one shop than in the other, and by how much their numbers differ at most.
 -- Reads: profiles of both, within the caller's transaction.
 -- Sums of many products end in other last digits in a batch of another size, so of two items that score the same either
--- may come first: such shoppers are counted as reordered, not as differing.
+-- may come first: such shoppers are counted as reordered, not as differing. The first of those who differ are named.
 WITH nearline AS (
     SELECT * FROM profiles.user_profile WHERE shop = :nearline
 ),
@@ -12,6 +12,7 @@ batch AS (
 
 compared AS (
     SELECT
+        coalesce(nearline.user_id, batch.user_id) AS user_id,
         nearline.recommended_items AS nearline_items,
         batch.recommended_items AS batch_items,
         coalesce(greatest(
@@ -43,6 +44,7 @@ compared AS (
 
 judged AS (
     SELECT
+        compared.user_id,
         compared.difference,
         compared.is_reordered,
         compared.is_other OR compared.difference > :tolerance
@@ -70,5 +72,6 @@ judged AS (
 SELECT
     count(*) FILTER (WHERE is_differing) AS users_differing,
     count(*) FILTER (WHERE is_reordered AND NOT is_differing) AS users_reordered,
-    coalesce(max(difference), 0) AS largest_difference
+    coalesce(max(difference), 0) AS largest_difference,
+    coalesce((array_agg(user_id ORDER BY user_id) FILTER (WHERE is_differing))[1:5], '{}') AS differing
 FROM judged;
