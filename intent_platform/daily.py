@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from intent_platform.index.registry import current_release, ensure_release
 from intent_platform.lake import Lake
 from intent_platform.log import get_logger
 from intent_platform.meeting import Meeting
+from intent_platform.model.examples import end_of_day
 from intent_platform.profiles import ProfileRows, Stamp, only_news, upsert, write_items
 from intent_platform.scoring import Scores, score
 from intent_platform.settings import Settings
@@ -250,11 +251,6 @@ def events_path(day: date, settings: Settings) -> str:
             "/drop/events/{day}.csv, or name the file with --path."
         )
     return settings.events_path.format(day=day)
-
-
-def end_of_day(day: date, settings: Settings) -> datetime:
-    """The moment at which the day ends in the shop's time zone, in UTC."""
-    return datetime.combine(day + timedelta(days=1), time(), settings.zone).astimezone(UTC)
 
 
 def _stamp(promotion: Promotion, valid_at: datetime, settings: Settings) -> Stamp:

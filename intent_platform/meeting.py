@@ -22,7 +22,7 @@ from intent_platform.inbox.states import OWNED_SCHEMA, States, lock_states, read
 from intent_platform.index.registry import utc_now
 from intent_platform.index.release import Release
 from intent_platform.lake import Snapshot
-from intent_platform.model.examples import day_end
+from intent_platform.model.examples import day_end, end_of_day
 from intent_platform.model.rows import Rows
 from intent_platform.profiles import Stamp
 from intent_platform.rescoring import move, rescored, write
@@ -77,10 +77,15 @@ class Meeting:
         To be called before their profiles are written: locks come in the scorer's order.
         """
         everyone = Rows.of(histories)
-        ahead = self._ahead(connection, everyone.user_ids.to_pylist())
+        of_inbox = self._of_inbox(connection, everyone.user_ids.to_pylist())
+        ahead = {user_id for user_id, is_ahead in of_inbox.items() if is_ahead}
         has_news = everyone.at[everyone.starts[1:] - 1] >= self.changed_from
-        is_ahead = pc.is_in(everyone.user_ids, value_set=pa.array(sorted(ahead), pa.string())).to_numpy(False)
-        wanted = np.flatnonzero(has_news & ~is_ahead)
+        is_of_inbox, is_ahead = (
+            pc.is_in(everyone.user_ids, value_set=pa.array(sorted(users), pa.string())).to_numpy(False)
+            for users in (of_inbox, ahead)
+        )
+        # Of who came nearline, the lake may have given the newest event to somebody else, and have no news.
+        wanted = np.flatnonzero((has_news | is_of_inbox) & ~is_ahead)
         if len(wanted):
             rows = Rows.of(as_owned(_of_users(histories, everyone.user_ids.take(pa.array(wanted)))))
             valid_at = np.full(rows.users, day_end(self.day, self.settings))
@@ -91,10 +96,14 @@ class Meeting:
 
     def look_again(self, connection: sa.Connection, histories: pa.Table) -> None:
         """After the profiles were written: whoever an inbox event overtook meanwhile is told once more, from both."""
-        self._leave(self._ahead(connection, pc.unique(histories["user_id"]).to_pylist()), histories)
+        of_inbox = self._of_inbox(connection, pc.unique(histories["user_id"]).to_pylist())
+        self._leave({user_id for user_id, is_ahead in of_inbox.items() if is_ahead}, histories)
 
     def catch_up(self, release: Release, stamp: Stamp) -> int:
         """Score everyone who is ahead from lake and state together; returns how many were scored.
+
+        So is who is not in the lake, but was told of events that it has: they are somebody else's there, by a link or
+        an equal id that came by file. To be called after the whole lake was.
 
         Without locks, and written where the state is still the one that was scored; else once more, under lock.
         """
@@ -102,7 +111,14 @@ class Meeting:
         place = {user_id: number for number, user_id in enumerate(lake.user_ids.to_pylist())}
         with db.connect(self.settings) as connection:
             put_devices(connection, self.snapshot, self.settings.shop, self.day, self.settings)
-            rows = db.query(connection, "all_users_ahead", shop=self.settings.shop, known_days=self.known_days)
+            rows = db.query(
+                connection,
+                "users_to_catch_up",
+                shop=self.settings.shop,
+                known_days=self.known_days,
+                told_after=self._begin_of_window,
+                told_until=stamp.scored_at,
+            )
         users = sorted(self.ahead | {row["user_id"] for row in rows})
         if users:
             release.model.text.encoder.warm_up()  # not under locks, for whom the scorer overtakes
@@ -151,16 +167,24 @@ class Meeting:
             pc.is_in(states.events["received_on"], value_set=pa.array([None, *self.known_days], pa.date32()))
         )
         is_later = pc.greater_equal(states.events["occurred_at"], pa.scalar(stamp.scored_at, UTC_TIME))
-        # Of who is in the lake, its rows are the truth of the days up to this one; the state adds what they lack.
-        kept = pc.or_(pc.or_(only_here, is_later), pc.invert(has_lake))
+        # The lake's rows are the truth of the days up to this one; the state adds what they lack. What it keeps by file
+        # of who was not in the lake a moment ago is the lake's, too.
+        is_earlier = pc.less(states.events["occurred_at"], pa.scalar(self._begin_of_window, UTC_TIME))
+        by_file = pc.and_(states.events["received_on"].is_null(), pc.invert(has_lake))
+        kept = pc.or_(pc.or_(only_here, is_later), pc.or_(is_earlier, by_file))
         remembered = states.events.filter(kept)
         told = {user: max(states.valid_at.get(user, stamp.scored_at), stamp.scored_at) for user in users}
         events = merge(from_lake, remembered, Devices(known={}, newly_linked={}, settings=self.settings))
         return release, events, told, users, replace(stamp, source="nearline"), self.settings
 
-    def _ahead(self, connection: sa.Connection, users: Iterable[str]) -> set[str]:
+    def _of_inbox(self, connection: sa.Connection, users: Iterable[str]) -> dict[str, bool]:
+        """Of these, who has events from the inbox, and whether they are ahead of the lake."""
         key = {"shop": self.settings.shop, "user_ids": list(users), "known_days": self.known_days}
-        return {row["user_id"] for row in db.query(connection, "users_ahead", **key)}
+        return {row["user_id"]: row["is_ahead"] for row in db.query(connection, "users_of_inbox", **key)}
+
+    @property
+    def _begin_of_window(self) -> datetime:
+        return end_of_day(self.day - timedelta(days=self.settings.history_days), self.settings)
 
     def _leave(self, ahead: set[str], histories: pa.Table) -> None:
         new = ahead - self.ahead

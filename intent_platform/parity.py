@@ -12,13 +12,12 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from intent_platform import db, sequences
-from intent_platform.daily import end_of_day
 from intent_platform.errors import NotEnoughData, ParityBroken
 from intent_platform.events.contract import ACCEPTED_SCHEMA
 from intent_platform.inbox.seeding import as_owned, put_devices, put_states
 from intent_platform.index.registry import current_release
 from intent_platform.lake import Lake, Snapshot
-from intent_platform.model.examples import day_end
+from intent_platform.model.examples import day_end, end_of_day
 from intent_platform.model.rows import Rows
 from intent_platform.nearline import move_profiles
 from intent_platform.profiles import ProfileRows, upsert

@@ -43,6 +43,11 @@ def shop(settings, tmp_path):
     return a_shop(settings, tmp_path)
 
 
+def publish_first(shop, folder, *events: dict[str, str]) -> None:
+    """Today's nearline events and these of a file, which stand before them."""
+    daily.run_day(TODAY, shop, path=str(write_file(folder, "first.csv", list(events))))
+
+
 def told(shop, user_id: str) -> list:
     return rows_of(shop, "SELECT events_30d FROM profiles.user_profile WHERE user_id = :user", user=user_id)
 
@@ -237,3 +242,50 @@ def test_a_profile_is_shown_by_the_raw_id_of_a_user_or_a_device(shop, monkeypatc
     ):
         assert pseudonym in CliRunner().invoke(cli.app, ["profile", raw_id]).stdout
     assert "nor under the pseudonyms" in str(CliRunner().invoke(cli.app, ["profile", "nobody"]).exception)
+
+
+@pytest.mark.parametrize("raw_user", ["", "bert"])
+def test_what_the_lake_gives_to_somebody_else_is_taken_from_whom_nearline_told(shop, tmp_path, raw_user):
+    put(shop, today_event(1, user_id=raw_user, anonymous_id="tablet"))
+    drain(shop)
+    told_first = user(shop, raw_user) if raw_user else Pseudonymiser.of(shop).of_anonymous("tablet")
+    assert told(shop, told_first) == [(1,)]
+    if raw_user:  # an equal id
+        of_carla = today_event(1, user_id="carla")
+    else:  # a link before the event
+        of_carla = today_event(2, user_id="carla", anonymous_id="tablet", occurred_at=at(9))
+    publish_first(shop, tmp_path, of_carla)
+    assert told(shop, told_first) == []
+    assert rows_of(shop, "SELECT 1 FROM nearline.user_state WHERE user_id = :user", user=told_first) == []
+    counts = sum(count for (count,) in rows_of(shop, "SELECT events_1d FROM profiles.user_profile WHERE events_1d > 0"))
+    assert counts == (1 if raw_user else 2)
+
+
+def test_a_shopper_keeps_no_event_in_mind_that_the_lake_gives_to_somebody_else(shop, tmp_path):
+    before = TODAY - timedelta(days=5)
+    login = item_event(1, event_id="d1", user_id="dora", anonymous_id="tablet", occurred_at=at(9, before))
+    daily.run_day(before, shop, path=str(write_file(tmp_path, "before.csv", [login])))
+    put(shop, today_event(1, user_id="", anonymous_id="tablet"))
+    drain(shop)
+    assert profile(shop, "dora", "events_7d") == (2,)
+    publish_first(shop, tmp_path, today_event(2, user_id="carla", anonymous_id="tablet", occurred_at=at(9)))
+    put(shop, today_event(3, user_id="dora", occurred_at=at(9, TOMORROW)))
+    drain(shop, EVENING + timedelta(days=1))
+    assert profile(shop, "dora", "events_7d") == (2,)
+    assert profile(shop, "carla", "events_7d") == (2,)
+
+
+def test_who_was_away_for_longer_than_the_window_keeps_the_profile_that_nearline_told(shop):
+    put(shop, today_event(1, user_id="bert"))
+    drain(shop)
+    much_later = TODAY + timedelta(days=shop.history_days + 1)
+    put(shop, today_event(2, occurred_at=at(9, much_later)))
+    drain(shop, EVENING + timedelta(days=shop.history_days + 1))
+    daily.run_day(TODAY, shop)
+    rows_of(
+        shop,
+        "UPDATE nearline.user_state SET newest_received_on = :day WHERE newest_received_on IS NULL RETURNING 1",
+        day=TODAY,
+    )
+    daily.run_day(much_later, shop)
+    assert profile(shop, "bert", "events_1d") == (1,)

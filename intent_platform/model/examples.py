@@ -63,9 +63,14 @@ def make_examples(rows: Rows, item: np.ndarray, split: sequences.Split, settings
     return found
 
 
+def end_of_day(day: date, settings: Settings) -> datetime:
+    """The moment at which the day ends in the shop's time zone, in UTC."""
+    return datetime.combine(day + timedelta(days=1), time(), settings.zone).astimezone(UTC)
+
+
 def day_end(day: date, settings: Settings) -> int:
-    """The midnight that ends a day in the shop's time zone, in µs."""
-    return micros(datetime.combine(day + timedelta(days=1), time(), settings.zone).astimezone(UTC))
+    """The same in µs."""
+    return micros(end_of_day(day, settings))
 
 
 def _day_bounds(day: date, settings: Settings) -> tuple[int, int]:
