@@ -152,11 +152,14 @@ def _heavy(day: date, events_each: int, chance: np.random.Generator) -> Iterator
 
 
 def _devices(day: date) -> Iterator[Row]:
-    """Each is seen every hour, logs in at noon of one of the days, and every third belongs to another from 18 h on."""
+    """Each is seen every hour, logs in at noon of one of the days, and every third belongs to another from 18 h on;
+    every twentieth logs in again each night."""
     for number in range(HAND_MADE_DEVICES):
         device = f"by-hand-{number}"
         for hour in range(24):
             yield {"anonymous_id": device, "occurred_at": _at(day, 3600 * hour + number)}
+        if number % 20 == 0:  # so the late link below lies within a run of these
+            yield {"anonymous_id": device, "user_id": f"login-{number}", "occurred_at": _at(day, 3600 * 22)}
         if GROWN_DAYS[number % len(GROWN_DAYS)] == day:
             yield {"anonymous_id": device, "user_id": f"login-{number}", "occurred_at": _at(day, 3600 * 12)}
             if number % 3 == 0:

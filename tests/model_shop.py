@@ -20,7 +20,8 @@ UTC_US = pa.timestamp("us", "UTC")
 SEQUENCE = pa.schema(
     [
         ("user_id", pa.string()),
-        ("device_id", pa.string()),
+        ("names_user", pa.bool_()),
+        ("anonymous_id", pa.string()),
         ("event_id", pa.string()),
         ("event_type", pa.string()),
         ("occurred_at", UTC_US),

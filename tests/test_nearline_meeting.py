@@ -289,3 +289,18 @@ def test_who_was_away_for_longer_than_the_window_keeps_the_profile_that_nearline
     )
     daily.run_day(much_later, shop)
     assert profile(shop, "bert", "events_1d") == (1,)
+
+
+def test_a_late_login_parts_what_logins_by_file_had_made_one(shop, tmp_path):
+    logins = [
+        item_event(hour, event_id=f"l{hour}", user_id="dora", anonymous_id="tablet", occurred_at=at(hour, YESTERDAY))
+        for hour in (9, 20)
+    ]
+    daily.run_day(YESTERDAY, shop, path=str(write_file(tmp_path, "logins.csv", logins)))
+    drain(shop)
+    put(shop, today_event(1, user_id="carla", anonymous_id="tablet", occurred_at=at(12, YESTERDAY)))
+    drain(shop)
+    put(shop, today_event(2, user_id="", anonymous_id="tablet"))
+    drain(shop)
+    assert profile(shop, "carla", "events_7d") == (1,)
+    assert profile(shop, "dora", "events_7d") == (3,)

@@ -47,9 +47,8 @@ def seed_if_new(settings: Settings) -> None:
 
 def as_owned(histories: pa.Table) -> pa.Table:
     """Sequence rows as states keep them: what named a device only may still move to whom a late event links it to."""
-    device = histories["device_id"]
-    own = pc.if_else(device.is_null(), histories["user_id"], pa.scalar(None, pa.string()))
-    added = {"own_user_id": own, "anonymous_id": device, "received_on": pa.nulls(histories.num_rows)}
+    own = pc.if_else(histories["names_user"], histories["user_id"], pa.scalar(None, pa.string()))
+    added = {"own_user_id": own, "received_on": pa.nulls(histories.num_rows)}
     columns = [added[each.name] if each.name in added else histories[each.name] for each in OWNED_SCHEMA]
     return pa.table([column.cast(each.type) for column, each in zip(columns, OWNED_SCHEMA, strict=True)], OWNED_SCHEMA)
 

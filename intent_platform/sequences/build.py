@@ -24,7 +24,8 @@ from intent_platform.settings import Settings
 SEQUENCE_SCHEMA = pa.schema(
     [
         pa.field("user_id", pa.string()),  # owner: user, or anonymous id where no user is known yet
-        pa.field("device_id", pa.string()),  # anonymous id of an event that named no user; else NULL
+        pa.field("names_user", pa.bool_()),  # else a late link may change the owner
+        EVENT_SCHEMA.field("anonymous_id"),
         pa.field("event_id", pa.string()),
         pa.field("event_type", pa.string()),
         pa.field("occurred_at", UTC_TIME),
@@ -36,7 +37,7 @@ SEQUENCE_SCHEMA = pa.schema(
 )
 """Sorted by (user_id, occurred_at, event_id); long form, one row per event."""
 
-VERSION = "4"
+VERSION = "5"
 """Goes up when the same inputs give another file or other tags: days that are there are then built anew."""
 
 
@@ -134,15 +135,14 @@ def _write_sequences(
 def with_owner(events: ir.Table, links: ir.Table) -> ir.Table:
     """user_id of every event: its own, else the user linked to its device by then, else its anonymous id.
 
-    device_id is what decided where there was no user_id.
+    names_user tells where the event did.
     """
     linked = links.select(linked_device="anonymous_id", linked_user="user_id", linked_at="linked_at")
     joined = events.asof_join(
         linked, events.occurred_at >= linked.linked_at, events.anonymous_id == linked.linked_device
     )
     owner = ibis.coalesce(joined.user_id, joined.linked_user, joined.anonymous_id)
-    device = joined.user_id.isnull().ifelse(joined.anonymous_id, ibis.null(dt.string))
-    return joined.mutate(user_id=owner, device_id=device).drop("linked_device", "linked_user", "linked_at")
+    return joined.mutate(user_id=owner, names_user=joined.user_id.notnull()).drop("linked_device", "linked_user", "linked_at")
 
 
 def with_sessions(events: ir.Table, *, gap_minutes: int) -> ir.Table:
