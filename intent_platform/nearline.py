@@ -127,21 +127,28 @@ def _settle(
     judged = door.judge(claimed)
     fresh = queue.keep_first_arrivals(connection, settings.shop, judged.accepted)
     if fresh.num_rows:
-        move_profiles(connection, serving.release, fresh, serving.stamp(now, settings), settings)
+        stamp = serving.stamp(now, settings)
+        move_profiles(connection, serving.release, fresh, stamp, settings, is_behind=serving.is_behind)
     queue.keep_rejected(connection, judged.rejected, settings)
     return _report(claimed, judged, fresh)
 
 
 def move_profiles(
-    connection: sa.Connection, release: Release, fresh: pa.Table, stamp: Stamp, settings: Settings
+    connection: sa.Connection,
+    release: Release,
+    fresh: pa.Table,
+    stamp: Stamp,
+    settings: Settings,
+    *,
+    is_behind: bool = False,
 ) -> None:
-    """Score the shoppers of accepted events anew, from all that is remembered of them."""
+    """Score the shoppers of accepted events anew, from all that is remembered of them. is_behind: as in `write`."""
     devices = lock_devices(connection, stamp.shop, fresh, settings)
     concerned = {*owners_of(fresh, devices), *devices.affected_owners()}
     states = lock_states(connection, stamp.shop, concerned)
     link_again(connection, stamp.shop, devices, states.events)
     events = merge(states.events, _owned(fresh, devices), devices)
-    move(connection, release, events, states.valid_at, concerned, stamp, settings)
+    move(connection, release, events, states.valid_at, concerned, stamp, settings, is_behind=is_behind)
 
 
 def _owned(fresh: pa.Table, devices: Devices) -> pa.Table:

@@ -18,10 +18,13 @@ from intent_platform.errors import ReleaseMoved
 from intent_platform.inbox.merging import as_sequences, recent
 from intent_platform.inbox.states import forget_states, state_rows
 from intent_platform.index.release import Release
+from intent_platform.log import get_logger
 from intent_platform.model.rows import Rows, micros
 from intent_platform.profiles import ProfileRows, Stamp, upsert
 from intent_platform.scoring import score_users
 from intent_platform.settings import Settings
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,22 +79,25 @@ def move(
     wanted: Collection[str],
     stamp: Stamp,
     settings: Settings,
+    *,
+    is_behind: bool = False,
 ) -> int:
     """Score as `rescored` does and write, under locks on the states; returns how many were scored."""
     found = rescored(release, events, told_until, wanted, stamp, settings)
-    told_later = write(connection, found)
+    told_later = write(connection, found, is_behind=is_behind)
     if told_later:  # by a refresh, since the states were read
         own = events.filter(pc.is_in(events["user_id"], value_set=pa.array(sorted(told_later), pa.string())))
         write(connection, rescored(release, own, told_later, told_later, stamp, settings))
     return found.rows.users
 
 
-def write(connection: sa.Connection, found: Rescored) -> dict[str, datetime]:
+def write(connection: sa.Connection, found: Rescored, *, is_behind: bool = False) -> dict[str, datetime]:
     """Move profiles and replace states, which are locked and still what was scored.
 
     Returns whose profile did not move, as it was told a later moment already, and which; it is locked from now on.
     ReleaseMoved: a newer promotion told one of them that moment already, so this one may not, and the transaction must
-    not keep the events.
+    not keep the events. Unless what serves cannot be loaded here (is_behind): then only the states take them up, and
+    the next refresh tells the profiles.
     """
     shop, rows = found.stamp.shop, found.rows
     if found.gone:
@@ -101,14 +107,17 @@ def write(connection: sa.Connection, found: Rescored) -> dict[str, datetime]:
     assert found.profiles.user_ids == rows.user_ids.to_pylist()
     states = state_rows(rows, found.valid_at).drop_columns(["user_id", "valid_at"])  # the profiles have them too
     moved = upsert(connection, found.profiles, "replace_states", **db.array_columns(states))
-    return _told_later(connection, found) if moved < rows.users else {}
+    return _told_later(connection, found, is_behind=is_behind) if moved < rows.users else {}
 
 
-def _told_later(connection: sa.Connection, found: Rescored) -> dict[str, datetime]:
+def _told_later(connection: sa.Connection, found: Rescored, *, is_behind: bool) -> dict[str, datetime]:
     stamp, user_ids = found.stamp, found.rows.user_ids.to_pylist()
     told = db.query(connection, "told_already", shop=stamp.shop, user_ids=user_ids)
     newer = [each["promotion_number"] for each in told if each["promotion_number"] > stamp.promotion_number]
-    if newer:
+    if newer and is_behind:
+        log.warning("profiles_left_to_refresh", profiles=len(newer), told_by=max(newer), is_at=stamp.promotion_number)
+        told = [each for each in told if each["promotion_number"] <= stamp.promotion_number]
+    elif newer:
         raise ReleaseMoved(
             f"{len(newer):,} of {len(user_ids):,} shoppers were told by promotion {max(newer)} already, and scored by "
             f"promotion {stamp.promotion_number} now. Nothing of this transaction was kept; run the step again, from "

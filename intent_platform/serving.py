@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Self
@@ -52,6 +52,7 @@ class Serving:
 
     release: Release
     promotion: Promotion
+    is_behind: bool = False  # another was promoted, and cannot be loaded here
 
     def stamp(self, now: datetime, settings: Settings) -> Stamp:
         return Stamp(
@@ -173,7 +174,13 @@ class Follower:
             items = _items_of(self._settings)
         promotion = current_promotion(self._settings)
         if promotion != self.serving.promotion or items != self._items:
-            self.serving = load_serving(self._settings)
+            try:
+                self.serving = load_serving(self._settings)
+            except DatabaseUnavailable:
+                raise
+            except Exception:
+                self.serving = replace(self.serving, is_behind=promotion != self.serving.promotion)
+                raise
             self._items = items
             log.info("release_picked_up", release=self.serving.release.release_id)
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,10 +18,10 @@ import psycopg2.extras
 import pytest
 import sqlalchemy as sa
 from model_shop import catalogue, publish
-from nearline_shop import EVENING, YESTERDAY, a_shop, drain, profile, put, rows_of, today_event
+from nearline_shop import EVENING, TODAY, YESTERDAY, a_shop, drain, profile, put, rows_of, today_event
 
 from intent_platform import daily, db, nearline, serving, training, watching
-from intent_platform.errors import DatabaseUnavailable, NearlineUnwell, ReleaseMoved, ScorerFailed
+from intent_platform.errors import DatabaseUnavailable, NearlineUnwell, ReleaseInvalid, ReleaseMoved, ScorerFailed
 from intent_platform.inbox import queue
 from intent_platform.inbox.states import forget_states, lock_states
 from intent_platform.nearline import Scorer
@@ -81,6 +82,26 @@ def test_a_scorer_that_a_newer_promotion_has_overtaken_keeps_no_event_it_may_not
     scorer.close()
     assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(1,)]
     drain(shop)
+    assert profile(shop, "anna", "events_1d, promotion_number") == (2, 2)
+
+
+def test_a_scorer_that_cannot_load_what_serves_keeps_late_events_for_the_refresh(shop, monkeypatch):
+    def fail(_settings):
+        raise ReleaseInvalid("No such release here.")
+
+    put(shop, today_event(2))
+    drain(shop)
+    with Follower(shop, "one", Tally(), lambda: EVENING) as follower, closing(Scorer(settings=shop, clock=lambda: EVENING)) as scorer:
+        monkeypatch.setattr(serving, "load_serving", fail)
+        publish(shop, items=catalogue().slice(0, 9))
+        training.rebuild_index(shop, now=EVENING)
+        daily.refresh_profiles(YESTERDAY, shop)
+        assert seconds_until(lambda: follower.serving.is_behind) < 1
+        put(shop, today_event(1), today_event(1, event_id="carlas", user_id="carla"))
+        assert scorer.take(follower.serving) == 2
+    assert profile(shop, "anna", "events_1d, promotion_number") == (1, 2)
+    assert profile(shop, "carla", "events_1d, promotion_number") == (1, 1)
+    daily.run_day(TODAY, shop)
     assert profile(shop, "anna", "events_1d, promotion_number") == (2, 2)
 
 

@@ -142,7 +142,8 @@ def with_owner(events: ir.Table, links: ir.Table) -> ir.Table:
         linked, events.occurred_at >= linked.linked_at, events.anonymous_id == linked.linked_device
     )
     owner = ibis.coalesce(joined.user_id, joined.linked_user, joined.anonymous_id)
-    return joined.mutate(user_id=owner, names_user=joined.user_id.notnull()).drop("linked_device", "linked_user", "linked_at")
+    owned = joined.mutate(user_id=owner, names_user=joined.user_id.notnull())
+    return owned.drop("linked_device", "linked_user", "linked_at")
 
 
 def with_sessions(events: ir.Table, *, gap_minutes: int) -> ir.Table:
