@@ -16,6 +16,7 @@ from intent_platform.errors import NotEnoughData, SettingInvalid
 from intent_platform.events import catalogue
 from intent_platform.events.intake import Door, take_in
 from intent_platform.events.mapping import load_mapping
+from intent_platform.events.pseudonyms import confirm_key
 from intent_platform.events.readers import list_files
 from intent_platform.events.replay import QuarantinedRow, keep_fixed_rows, quarantined_rows, read_fixed_rows, replay
 from intent_platform.events.validation import DayReport, publish_day
@@ -47,6 +48,7 @@ def validate_events(
 
     DayRefused, and nothing is published, when too much of it is wrong.
     """
+    confirm_key(settings)
     lake = Lake(settings.lake_root, settings.shop)
     mapping = load_mapping(source or settings.source)
     door = Door(received_on=day, mapping=mapping, settings=settings, lake=lake)
@@ -211,6 +213,7 @@ def replay_quarantine(
 
     `fixed` names JSON Lines with file, line and raw of mended rows. Running it again changes nothing.
     """
+    confirm_key(settings)
     lake = Lake(settings.lake_root, settings.shop)
     door = Door(received_on=day, mapping=load_mapping(source or settings.source), settings=settings, lake=lake)
     intakes = replay(door, read_fixed_rows(fixed) if fixed else {})

@@ -81,7 +81,7 @@ class TrainingFailed(IntentError):
 
 
 class KeyMissing(IntentError):
-    """A secret key is in neither the environment nor its 0600 file, or the file is open to others."""
+    """A secret key is in neither the environment nor its 0600 file, is open to others, or is not the shop's."""
 
 
 @dataclass(kw_only=True)

@@ -60,7 +60,10 @@ def _is_known(settings: Settings, name: str) -> bool:
 def _read_file(settings: Settings, name: str) -> str:
     path = _file(settings, name)
     if not path.exists():
-        raise KeyMissing(f"The key {name} is neither in INTENT_{name.upper()} nor in {path}. Run `intent keys` once.")
+        raise KeyMissing(
+            f"The key {name} is neither in INTENT_{name.upper()} nor in {path}. Bring the shop's key here; if the shop "
+            "is new, run `intent keys`."
+        )
     if path.stat().st_mode & 0o077:
         raise KeyMissing(f"{path} can be read by others; run `chmod 600 {path}`, and think of a new key.")
     return path.read_text()

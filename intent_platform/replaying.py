@@ -18,6 +18,7 @@ from intent_platform import db
 from intent_platform.errors import IntentError, SettingInvalid
 from intent_platform.events.intake import Door
 from intent_platform.events.mapping import load_mapping
+from intent_platform.events.pseudonyms import confirm_key
 from intent_platform.events.quarantine import Unsealer
 from intent_platform.events.validation import DayReport, publish_day
 from intent_platform.inbox import queue
@@ -57,6 +58,7 @@ def replay_inbox(received_on: date, settings: Settings, now: datetime, *, fixed:
         raise SettingInvalid(
             "Rows mended by hand are those of files; put a mended event into the inbox again, under its event_id."
         )
+    confirm_key(settings)
     serving = load_serving(settings)
     report, unsealer = InboxReplay(), Unsealer(settings)
     with closing(InboxDoor(received_on, settings)) as door:

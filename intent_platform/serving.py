@@ -13,6 +13,7 @@ from prometheus_client import Counter, Histogram
 from intent_platform import db
 from intent_platform.domain import Promotion
 from intent_platform.errors import DatabaseUnavailable, IntentError, NotEnoughData
+from intent_platform.events.pseudonyms import confirm_key
 from intent_platform.inbox import queue
 from intent_platform.inbox.seeding import seed_if_new
 from intent_platform.index.registry import current_promotion, current_release
@@ -121,6 +122,7 @@ class Follower:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
         self._started_at = clock()
+        confirm_key(settings)
         self._items = _items_of(settings)
         self.serving = load_serving(settings)
 

@@ -171,9 +171,9 @@ def take_one_batch(connection, settings) -> None:
 def test_an_event_that_cannot_be_scored_is_set_aside_and_the_others_go_on(shop, monkeypatch):
     move = nearline.move_profiles
 
-    def move_unless_poisoned(connection, release, fresh, *more):
+    def move_unless_poisoned(connection, release, fresh, *more, **named):
         assert "t2" not in fresh["event_id"].to_pylist(), "poison"
-        move(connection, release, fresh, *more)
+        move(connection, release, fresh, *more, **named)
 
     monkeypatch.setattr(nearline, "move_profiles", move_unless_poisoned)
     put(shop, *(today_event(number) for number in range(1, 5)))

@@ -28,7 +28,14 @@ from received import write_file
 from typer.testing import CliRunner
 
 from intent_platform import cli, daily, db, meeting, nearline, training, watching
-from intent_platform.errors import DatabaseUnavailable, DayRefused, NearlineUnwell, NotEnoughData, SettingInvalid
+from intent_platform.errors import (
+    DatabaseUnavailable,
+    DayRefused,
+    KeyMissing,
+    NearlineUnwell,
+    NotEnoughData,
+    SettingInvalid,
+)
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.inbox.merging import Device
 from intent_platform.paths import resource_folder
@@ -111,7 +118,7 @@ def test_a_refresh_between_validating_and_building_takes_nothing_back(shop):
 def test_a_batch_that_meets_a_limit_is_tried_again_with_half(shop, monkeypatch):
     taken = []
 
-    def slow(_connection, _release, fresh, *_given):
+    def slow(_connection, _release, fresh, *_given, **_named):
         taken.append(fresh.num_rows)
         if fresh.num_rows > 2:
             raise DatabaseUnavailable("terminating connection due to idle-in-transaction timeout")
@@ -304,3 +311,27 @@ def test_a_late_login_parts_what_logins_by_file_had_made_one(shop, tmp_path):
     drain(shop)
     assert profile(shop, "carla", "events_7d") == (1,)
     assert profile(shop, "dora", "events_7d") == (3,)
+
+
+def test_a_host_with_another_key_than_the_shops_is_refused(shop, tmp_path, monkeypatch):
+    put(shop, today_event(1))
+    file = write_file(tmp_path, "today.csv", [today_event(2)])
+    monkeypatch.setenv("INTENT_PSEUDONYM_KEY", "ab" * 32)
+    for step in (drain, lambda settings: daily.validate_events(TODAY, settings, path=str(file))):
+        with pytest.raises(KeyMissing, match="not the one that shop 'main' began with"):
+            step(shop)
+    assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(1,)]
+    monkeypatch.delenv("INTENT_PSEUDONYM_KEY")
+    drain(shop)
+    assert profile(shop, "anna", "events_7d") == (6,)
+
+
+def test_a_study_can_leave_out_what_was_recorded_later(shop):
+    ((recorded,),) = rows_of(shop, "SELECT max(recorded_at) FROM profiles.user_profile_history")
+    put(shop, today_event(1, occurred_at=at(22, YESTERDAY)))
+    drain(shop)
+    statement = "SELECT events_7d FROM profiles.profile_as_of(:user, :midnight, 'main'{})"
+    asked = {"user": user(shop, "anna"), "midnight": daily.end_of_day(YESTERDAY, shop), "until": recorded}
+    assert rows_of(shop, statement.format(""), **asked) == [(6,)]
+    assert rows_of(shop, statement.format(", :until"), **asked) == [(5,)]
+    assert rows_of(shop, statement.format(", '2020-01-01'"), **asked) == []

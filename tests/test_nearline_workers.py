@@ -91,7 +91,10 @@ def test_a_scorer_that_cannot_load_what_serves_keeps_late_events_for_the_refresh
 
     put(shop, today_event(2))
     drain(shop)
-    with Follower(shop, "one", Tally(), lambda: EVENING) as follower, closing(Scorer(settings=shop, clock=lambda: EVENING)) as scorer:
+    with (
+        Follower(shop, "one", Tally(), lambda: EVENING) as follower,
+        closing(Scorer(settings=shop, clock=lambda: EVENING)) as scorer,
+    ):
         monkeypatch.setattr(serving, "load_serving", fail)
         publish(shop, items=catalogue().slice(0, 9))
         training.rebuild_index(shop, now=EVENING)
@@ -194,7 +197,7 @@ def test_the_watch_tells_why_what_waits_cannot_be_scored_and_forgets_all_the_sam
     now = datetime.now(UTC)
     put(shop, today_event(2, occurred_at=now.isoformat()))
     monkeypatch.setattr(nearline, "MOST_SET_ASIDE", 0)
-    monkeypatch.setattr(nearline, "move_profiles", lambda *_: 1 // 0)
+    monkeypatch.setattr(nearline, "move_profiles", lambda *_, **__: 1 // 0)
     with pytest.raises(NearlineUnwell, match="The newest 0 events could not be scored"):
         watching.watch(shop, now)
     assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(1,)]
@@ -257,7 +260,7 @@ def test_a_scorer_stops_when_no_event_can_be_scored_and_the_rest_wait(shop, monk
     monkeypatch.setattr(nearline, "MOST_SET_ASIDE", 3)
     put(shop, *(today_event(number) for number in range(5)))
 
-    def broken(*_):
+    def broken(*_, **__):
         raise ZeroDivisionError
 
     monkeypatch.setattr(nearline, "move_profiles", broken)
@@ -306,7 +309,7 @@ def test_a_suspect_is_set_aside_itself_whatever_other_scorers_take_meanwhile(sho
     release, promotion = training.current_release(shop)
     serving = nearline.Serving(release=release, promotion=promotion)
 
-    def poisoned(*_):
+    def poisoned(*_, **__):
         monkeypatch.undo()
         scorer_beside = Scorer(settings=shop, clock=lambda: EVENING)
         scorer_beside.take(serving)
@@ -432,9 +435,9 @@ def test_after_a_failure_batches_shrink_by_tenths_and_grow_again(shop, monkeypat
         asked.append(most)
         return claim(*given, most=most)
 
-    def move_unless_poisoned(connection, release, fresh, *more):
+    def move_unless_poisoned(connection, release, fresh, *more, **named):
         assert "t3" not in fresh["event_id"].to_pylist(), "poison"
-        move(connection, release, fresh, *more)
+        move(connection, release, fresh, *more, **named)
 
     move = nearline.move_profiles
     monkeypatch.setattr(queue, "claim", claim_and_note)

@@ -152,9 +152,9 @@ def test_what_was_not_scorable_comes_in_and_what_still_is_not_stays(shop, monkey
     move = nearline.move_profiles
 
     def broken_for(*poison):
-        def move_unless_poisoned(connection, release, fresh, *more):
+        def move_unless_poisoned(connection, release, fresh, *more, **named):
             assert not set(poison) & set(fresh["event_id"].to_pylist()), "poison"
-            move(connection, release, fresh, *more)
+            move(connection, release, fresh, *more, **named)
 
         monkeypatch.setattr(nearline, "move_profiles", move_unless_poisoned)
         monkeypatch.setattr("intent_platform.replaying.move_profiles", move_unless_poisoned)

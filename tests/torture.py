@@ -401,10 +401,10 @@ def _poison() -> None:
     """Some events break no rule and cannot be scored."""
     move = nearline.move_profiles
 
-    def move_unless_poisoned(connection, release, fresh, *more):
+    def move_unless_poisoned(connection, release, fresh, *more, **named):
         if any(event_id.startswith(POISON) for event_id in fresh["event_id"].to_pylist()):
             raise ZeroDivisionError
-        move(connection, release, fresh, *more)
+        move(connection, release, fresh, *more, **named)
 
     nearline.move_profiles = move_unless_poisoned
 

@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from intent_platform import db
+from intent_platform.errors import KeyMissing
 from intent_platform.keys import PSEUDONYM_KEY, read_key
 from intent_platform.settings import Settings
 
@@ -31,6 +33,11 @@ class Pseudonymiser:
     @classmethod
     def of(cls, settings: Settings) -> "Pseudonymiser":
         return cls(key=read_key(settings, PSEUDONYM_KEY), shop=settings.shop)
+
+    @property
+    def fingerprint(self) -> str:
+        """The pseudonym of nothing: tells keys apart."""
+        return self._pseudonym("k", "")
 
     def __repr__(self) -> str:  # keeps the key out of logs and tracebacks
         return f"Pseudonymiser(shop={self.shop!r})"
@@ -66,6 +73,19 @@ class Pseudonymiser:
     def _pseudonym(self, kind: str, raw_id: str) -> str:
         digest = hmac.digest(self.key, f"{self.shop}\0{kind}\0{raw_id}".encode(), "sha256")
         return f"{kind}{KEY_VERSION}_{digest.hex()[:HEX_DIGITS]}"
+
+
+def confirm_key(settings: Settings) -> None:
+    """KeyMissing where the key that is here is not the one that the shop began with: its shoppers would be others."""
+    mine = Pseudonymiser.of(settings).fingerprint
+    with db.connect(settings) as connection:
+        (known,) = db.query(connection, "shop_key", shop=settings.shop, fingerprint=mine)
+    if known["fingerprint"] != mine:
+        raise KeyMissing(
+            f"The pseudonym key here is not the one that shop {settings.shop!r} began with, so its shoppers would all "
+            "be new ones. Bring that key here, in INTENT_PSEUDONYM_KEY or its file; to begin anew, take a new database "
+            "and lake."
+        )
 
 
 def _places(ids: pa.Array, known: pa.ChunkedArray) -> np.ndarray:
