@@ -6,6 +6,7 @@ All of it happens under two shop names of its own in a transaction that is rolle
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 
+import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from intent_platform import db, sequences
 from intent_platform.errors import NotEnoughData, ParityBroken
 from intent_platform.events.contract import ACCEPTED_SCHEMA
+from intent_platform.events.engine import open_engine
 from intent_platform.inbox.seeding import as_owned, put_devices, put_states
 from intent_platform.index.registry import current_release
 from intent_platform.lake import Lake, Snapshot
@@ -88,14 +90,13 @@ def check_parity(day: date, settings: Settings, *, most_users: int = 5_000) -> P
 
 def _sampled(snapshot: Snapshot, day: date, most_users: int, settings: Settings) -> tuple[pa.Table, pa.Table]:
     """Histories up to the end of the day of some of its shoppers, and their clean events of the day."""
-    history = sequences.read_history(snapshot, day, settings)
-    at = history["occurred_at"].cast(pa.int64()).to_numpy()
-    is_today = at >= day_end(day - timedelta(days=1), settings)
-    users = pc.unique(history["user_id"].filter(pa.array(is_today))).sort()
+    users = pc.unique(snapshot.read("sequences", [f"day={day}"], ["user_id"])["user_id"]).sort()
     chosen = users.take(pa.array(np.unique(np.linspace(0, len(users) - 1, min(most_users, len(users))).astype(int))))
-    history = history.filter(pc.is_in(history["user_id"], value_set=chosen))
-    clean = snapshot.read("clean", [f"day={day}"]).select(ACCEPTED_SCHEMA.names)
-    return history, clean.filter(pc.is_in(clean["event_id"], value_set=history["event_id"].combine_chunks()))
+    history = sequences.read_history(snapshot, day, settings, users=chosen)
+    with open_engine(settings, snapshot.lake) as engine:
+        clean = snapshot.scan(engine, "clean", [f"day={day}"]).select(*ACCEPTED_SCHEMA.names)
+        of_chosen = clean.semi_join(ibis.memtable(history.select(["event_id"])), "event_id")
+        return history, of_chosen.order_by("event_id").to_pyarrow().cast(ACCEPTED_SCHEMA)
 
 
 def _replay(
@@ -112,7 +113,7 @@ def _replay(
     midnight = end_of_day(yesterday, settings)
     known = Rows.of(as_owned(histories), until=midnight - timedelta(microseconds=1))
     put_states(connection, NEARLINE, known, np.full(known.users, day_end(yesterday, settings)), ())
-    put_devices(connection, snapshot, NEARLINE, yesterday, settings)
+    put_devices(connection, snapshot, NEARLINE, yesterday, settings, of=pc.unique(histories["anonymous_id"]))
     stamp = replace(serving.stamp(midnight, settings), shop=NEARLINE)
     chance = np.random.default_rng(day.toordinal())
     count = events.num_rows

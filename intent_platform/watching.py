@@ -85,6 +85,7 @@ def _forget(settings: Settings, now: datetime) -> None:
             "forget_inbox",
             shop=settings.shop,
             inbox=NAME,
+            time_zone=settings.time_zone,
             kept_from=oldest,
             rejected_kept_from=today - timedelta(days=settings.quarantine_days),
         )

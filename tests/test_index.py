@@ -258,3 +258,19 @@ def test_asking_leaves_the_threads_of_others_alone():
     torch.set_num_threads(2)
     index.search(clustered(1), 5)
     assert torch.get_num_threads() == 2
+
+
+def test_near_texts_come_in_one_order_however_many_are_asked_at_once():
+    chance = np.random.default_rng(3)
+    vectors = chance.standard_normal((1_000, 384)).astype(np.float32)
+    vectors = np.concatenate([vectors, vectors + chance.standard_normal(vectors.shape).astype(np.float32) * 1e-7])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index, _ = build_nearest(vectors, np.zeros((0, 384), np.float32), SETTINGS)
+    questions = vectors[chance.integers(len(vectors), size=1_200)]
+
+    def differing(search) -> int:
+        apart = np.concatenate([search(each[None]) for each in questions])
+        return int((search(questions) != apart).any(axis=1).sum())
+
+    assert differing(lambda asked: index.search_apart(asked, 10)) == 0
+    assert differing(lambda asked: index.search(asked, 10)[1]) > 0

@@ -69,8 +69,16 @@ def put_states(
     return moved
 
 
-def put_devices(connection: sa.Connection, snapshot: Snapshot, shop: str, until: date, settings: Settings) -> None:
-    """Add the lake's links up to `until` to what the shop knows of each device.
+def put_devices(
+    connection: sa.Connection,
+    snapshot: Snapshot,
+    shop: str,
+    until: date,
+    settings: Settings,
+    *,
+    of: pa.Array | None = None,
+) -> None:
+    """Add the lake's links up to `until` to what the shop knows of each device, or of these.
 
     A remembered event is up to history_days old, and its link as many days older than that.
     """
@@ -79,6 +87,8 @@ def put_devices(connection: sa.Connection, snapshot: Snapshot, shop: str, until:
     if not partitions:
         return
     links = snapshot.read("links", partitions, ["anonymous_id", "linked_at", "user_id"])
+    if of is not None:
+        links = links.filter(pc.is_in(links["anonymous_id"], value_set=of))
     db.query(connection, "stage_links")
     db.copy_rows(connection, "staged_link", links.append_column("shop", pa.repeat(shop, links.num_rows)))
     db.query(connection, "put_staged_links")

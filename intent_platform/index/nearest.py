@@ -37,6 +37,9 @@ POINTS_PER_LIST = 64
 FEWEST_CODED = 1_000
 """Below it an exact scan costs nothing, and codes have too little to learn from."""
 
+RANKED_AT_ONCE = 500
+"""Questions: their answers' vectors are some 20 MB."""
+
 SHARED_FROM = 64
 """Questions from which threads share the work; for fewer they would wait for each other longer than they work."""
 
@@ -64,6 +67,21 @@ class Nearest:
             raise ValueError(f"The questions are of shape {questions.shape}; this index takes (Q, {self.dimensions}).")
         with _threads(self.threads if len(questions) >= SHARED_FROM else 1):
             return self.faiss.search(np.ascontiguousarray(questions, np.float32), min(k, len(self)))
+
+    def search_apart(self, questions: np.ndarray, k: int) -> np.ndarray:
+        """Positions as `search` gives them, in an order that does not hang on what else is asked at once: in a large
+        batch, sums of many products end in other last digits. Of equals the lower position comes first."""
+        _, found = self.search(questions, 2 * k)
+        ordered = [
+            self._in_exact_order(questions[first : first + RANKED_AT_ONCE], found[first : first + RANKED_AT_ONCE])
+            for first in range(0, len(questions), RANKED_AT_ONCE)
+        ]
+        return np.concatenate(ordered)[:, :k] if ordered else found[:, :k]
+
+    def _in_exact_order(self, questions: np.ndarray, found: np.ndarray) -> np.ndarray:
+        exact = np.einsum("qd,qkd->qk", questions.astype(np.float64), self.vectors[np.maximum(found, 0)])
+        order = np.lexsort((found, np.where(found >= 0, -exact, np.inf)), axis=1)
+        return np.take_along_axis(found, order, axis=1)
 
     def save(self, path: Path) -> None:
         """Write the index, and beside it, where codes are ranked again, the vectors, to be mapped into memory."""

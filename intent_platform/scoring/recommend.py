@@ -269,7 +269,7 @@ def _add_text(
 
 def _near_queries(release: Release, keys: list[str]) -> np.ndarray:
     vectors = release.model.text.vectors(keys)
-    _, items = release.index.by_text.search(vectors, 10)
+    items = release.index.by_text.search_apart(vectors, 10)
     return np.where((np.abs(vectors).sum(axis=1) > 0)[:, None], items, -1)
 
 

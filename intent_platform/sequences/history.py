@@ -18,10 +18,12 @@ TOUCH = ["user_id", "occurred_at", "session_started_at", "item_id"]
 ROWS_PER_BUCKET = 2_000_000
 
 
-def read_history(snapshot: Snapshot, until: date, settings: Settings) -> pa.Table:
-    """Sequence rows of the last history_days days up to and including `until`, sorted; all users at once."""
+def read_history(snapshot: Snapshot, until: date, settings: Settings, *, users: pa.Array | None = None) -> pa.Table:
+    """Sequence rows of the last history_days days up to and including `until`, sorted; all users at once, or these."""
     with open_engine(settings, snapshot.lake) as engine:
         rows = snapshot.scan(engine, "sequences", _partitions(snapshot, until, settings))
+        if users is not None:
+            rows = rows.semi_join(ibis.memtable(pa.table({"user_id": users})), "user_id")
         return rows.order_by(*IN_ORDER).to_pyarrow().cast(SEQUENCE_SCHEMA)
 
 

@@ -30,7 +30,7 @@ in_lake AS (
             FROM inbox.replayed AS replayed
             WHERE
                 replayed.shop = :shop AND replayed.received_on = account.received_on
-                AND replayed.replayed_on >= account.recorded_at::date
+                AND replayed.replayed_on >= (account.recorded_at AT TIME ZONE :time_zone)::date
         )
 ),
 
