@@ -20,7 +20,8 @@ NO_IDS = pa.chunked_array([], pa.string())
 class Pseudonymiser:
     """HMAC-SHA256 under the shop's key: the same raw id gives the same pseudonym, in files and nearline alike.
 
-    A pseudonym reads `u1_<32 hex digits>`: u for users, a for anonymous ids, then the key's version.
+    A pseudonym reads `u1_<32 hex digits>`: u for users, a for anonymous ids, then the key's version. A blank raw id is
+    no id and has none.
     """
 
     key: bytes
@@ -35,10 +36,10 @@ class Pseudonymiser:
     def __repr__(self) -> str:  # keeps the key out of logs and tracebacks
         return f"Pseudonymiser(shop={self.shop!r})"
 
-    def of_user(self, raw_id: str) -> str:
+    def of_user(self, raw_id: str) -> str | None:
         return self._pseudonym("u", raw_id)
 
-    def of_anonymous(self, raw_id: str) -> str:
+    def of_anonymous(self, raw_id: str) -> str | None:
         return self._pseudonym("a", raw_id)
 
     def replace_ids(self, rows: pa.Table) -> pa.Table:
@@ -63,7 +64,9 @@ class Pseudonymiser:
             self._known[kind] = known, pseudonyms
         return pseudonyms.take(pa.array(places).take(encoded.indices)).combine_chunks()
 
-    def _pseudonym(self, kind: str, raw_id: str) -> str:
+    def _pseudonym(self, kind: str, raw_id: str) -> str | None:
+        if not raw_id.strip():
+            return None
         digest = hmac.digest(self.key, f"{self.shop}\0{kind}\0{raw_id}".encode(), "sha256")
         return f"{kind}{KEY_VERSION}_{digest.hex()[:HEX_DIGITS]}"
 

@@ -56,7 +56,7 @@ def event_type_unknown(rows: ir.Table, _: Window) -> ir.BooleanValue:
 
 
 def user_missing(rows: ir.Table, _: Window) -> ir.BooleanValue:
-    """Neither a user id nor an anonymous id."""
+    """Neither a user id nor an anonymous id; a blank one is none."""
     return rows.user_id.isnull() & rows.anonymous_id.isnull()
 
 
