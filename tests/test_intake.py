@@ -1,6 +1,7 @@
 """Received files become accepted, quarantined and duplicate rows, whatever the file is written in."""
 
 import itertools
+import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -237,6 +238,16 @@ def test_a_blank_id_is_none(offline, tmp_path, file_format):
     digest, device = sorted(accepted_rows(intake, door), key=lambda row: row["user_id"] is None)
     assert len(digest["event_id"]) == 32
     assert (device["user_id"], device["anonymous_id"][:3]) == (None, "a1_")
+
+
+def test_an_object_or_a_list_is_no_value_of_a_field(offline, tmp_path):
+    odd = [{"event_id": {"a": 1}}, {"category": ["shoes"]}, {"quantity": []}, {"user_id": {"nested": [1, None]}}]
+    fine = [{"event_id": "5", "unmapped": {"a": [1]}}, {"event_id": "6", "query_text": '{"a": [1]}'}]
+    lines = "".join(json.dumps(an_event(1) | each) + "\n" for each in [*odd, *fine])
+    door = door_of(offline, source=mapping_with(tmp_path, format="jsonl"))
+    intake = taken_in(write_file(tmp_path, "events.jsonl", lines.encode()), door)
+    assert broken_rules(intake, door) == dict.fromkeys(range(1, 5), "row_torn")
+    assert [row["event_id"] for row in accepted_rows(intake, door)] == ["5", "6"]
 
 
 def verdicts(content: bytes, monkeypatch, **changed) -> list:

@@ -32,6 +32,7 @@ from intent_platform.errors import DatabaseUnavailable, DayRefused, NearlineUnwe
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.inbox.merging import Device
 from intent_platform.paths import resource_folder
+from intent_platform.replaying import replay_inbox
 from intent_platform.serving import load_serving
 
 TOMORROW = TODAY + timedelta(days=1)
@@ -237,3 +238,13 @@ def test_a_profile_is_shown_by_the_raw_id_of_a_user_or_a_device(shop, monkeypatc
     ):
         assert pseudonym in CliRunner().invoke(cli.app, ["profile", raw_id]).stdout
     assert "nor under the pseudonyms" in str(CliRunner().invoke(cli.app, ["profile", "nobody"]).exception)
+
+
+def test_an_object_in_a_field_is_set_aside_and_the_others_of_its_call_go_on(shop):
+    odd = [today_event(2) | {"event_id": {"a": 1}}, today_event(3) | {"price": [1]}, today_event(4) | {"user_id": {}}]
+    put(shop, today_event(1), *odd, today_event(5) | {"unknown": {"a": 1}})
+    drain(shop)
+    assert rows_of(shop, "SELECT event_id FROM inbox.accepted ORDER BY seq") == [("t1",), ("t5",)]
+    assert rows_of(shop, "SELECT broken_rule FROM inbox.rejected") == [("row_torn",)] * 3
+    report = replay_inbox(TODAY, shop, EVENING)
+    assert (report.accepted, dict(report.still_rejected)) == (0, {"row_torn": 3})
