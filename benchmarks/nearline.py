@@ -247,7 +247,7 @@ def one_by_one(settings: Settings) -> Callable[[dict], None]:
     door = InboxDoor(datetime.now(UTC).date(), settings)
 
     def score(event: dict) -> None:
-        row = {**dict.fromkeys(door.door.mapping.fields), **event, "seq": 1}
+        row = {**dict.fromkeys(door.door.mapping.fields), **event, "seq": 1, "unreadable": None}
         with db.connect(settings) as connection:
             fresh = door.judge([row]).accepted
             if fresh.num_rows:

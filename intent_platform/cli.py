@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import sqlalchemy as sa
 import typer
@@ -25,6 +25,9 @@ from intent_platform.keys import create_missing_keys
 from intent_platform.paths import resource_folder
 from intent_platform.priority import give_way
 from intent_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from intent_platform.events.replay import QuarantinedRow
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 bench = typer.Typer(no_args_is_help=True, help="What the models are worth, beside simple peers; figures as JSON.")
@@ -96,16 +99,32 @@ def catalogue(source: Source = None, path: FilePath = None) -> None:
 
 
 @app.command()
-def quarantine(day: Day, out: Annotated[Path, typer.Option(help="File to write, readable by you alone.")]) -> None:
-    """Unseal the rows quarantined for DAY as JSON Lines, to be mended and given to `intent replay --fixed`."""
-    from intent_platform import daily
-
-    settings = Settings.from_env()
+def quarantine(
+    day: Day,
+    out: Annotated[Path, typer.Option(help="File to write, readable by you alone.")],
+    source: Annotated[Literal["inbox"] | None, typer.Option(help="Rejected events instead of rows of files.")] = None,
+) -> None:
+    """Unseal the rows quarantined for DAY as JSON Lines, to be mended and given to `intent replay --fixed`; or events
+    that the inbox rejected, to be found in the backend and put again."""
+    quarantined = _rejected_events if source else _quarantined_rows
     with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
         os.fchmod(stream.fileno(), 0o600)  # the file may have been there, open to others
-        rows = list(daily.quarantined(_day(day), settings))
+        rows = quarantined(_day(day))
         stream.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
     print(f"{len(rows):,} rows written to {out}. They hold raw ids: delete the file when you are done.")
+
+
+def _quarantined_rows(day: date) -> list["QuarantinedRow"]:
+    from intent_platform import daily
+
+    return list(daily.quarantined(day, Settings.from_env()))
+
+
+def _rejected_events(day: date) -> list["QuarantinedRow"]:
+    from intent_platform import replaying
+
+    with _served() as settings:
+        return list(replaying.rejected_events(day, settings))
 
 
 @app.command()

@@ -6,7 +6,7 @@ inbox.replayed says what became of it. A received day that is in the lake alread
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -20,9 +20,10 @@ from intent_platform.events.intake import Door
 from intent_platform.events.mapping import load_mapping
 from intent_platform.events.pseudonyms import confirm_key
 from intent_platform.events.quarantine import Unsealer
+from intent_platform.events.replay import QuarantinedRow
 from intent_platform.events.validation import DayReport, publish_day
 from intent_platform.inbox import queue
-from intent_platform.inbox.door import MAPPING, NAME, NOT_SCORABLE, InboxDoor
+from intent_platform.inbox.door import MAPPING, NAME, NOT_SCORABLE, InboxDoor, place_of
 from intent_platform.inbox.source import take_in_inbox
 from intent_platform.lake import Lake
 from intent_platform.log import get_logger
@@ -44,6 +45,16 @@ class InboxReplay:
     still_rejected: Counter[str] = field(default_factory=Counter)  # by the rule they break now
     days_published: tuple[date, ...] = ()
     awaits_validation: bool = False  # the day is over and not in the lake: until it is validated, nor are these events
+
+
+def rejected_events(received_on: date, settings: Settings) -> Iterator[QuarantinedRow]:
+    """Unseal a received day's rejected events, in order of arrival; `line` is the seq. Needs the private key."""
+    unsealer = Unsealer(settings)
+    with db.connect(settings) as connection:
+        rows = db.query(connection, "rejected_events", shop=settings.shop, received_on=received_on)
+    for row in rows:
+        raw = unsealer.unseal(bytes(row["sealed_row"]), place_of(row["seq"], received_on, settings))
+        yield QuarantinedRow(file=NAME, line=row["seq"], broken_rule=row["broken_rule"], raw=raw.decode())
 
 
 def replay_inbox(received_on: date, settings: Settings, now: datetime, *, fixed: Path | None = None) -> InboxReplay:

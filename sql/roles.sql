@@ -21,7 +21,7 @@ GRANT USAGE ON SCHEMA inbox TO intent_producer;
 REVOKE INSERT ON inbox.event FROM intent_producer;
 GRANT INSERT (  -- all but what the database gives itself: seq, slot and put_at
     shop, event_id, event_type, occurred_at, user_id, anonymous_id, session_id, item_id, query_text, category, brand,
-    price, currency, quantity, rating, order_id, device, market
+    price, currency, quantity, rating, order_id, device, market, unreadable
 ) ON inbox.event TO intent_producer;
 GRANT USAGE ON SEQUENCE inbox.event_seq TO intent_producer;
 GRANT EXECUTE ON FUNCTION inbox.put(jsonb) TO intent_producer;

@@ -1,6 +1,7 @@
 """Received files become accepted, quarantined and duplicate rows, whatever the file is written in."""
 
 import itertools
+import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -214,6 +215,39 @@ def test_each_row_breaks_exactly_its_rule_and_can_be_unsealed(offline, tmp_path)
     assert intake.account.accepted == 1
     kept = [each[: framing.KEPT_OF_LONG_ROW_BYTES] if len(each) > framing.MAX_ROW_BYTES else each for each in raw]
     assert unsealed_rows(intake, door) == dict(enumerate(kept, start=3))
+
+
+@pytest.mark.parametrize(
+    ("quantity", "is_accepted"),
+    [("2", True), ("2.0", True), ("100000", True)]
+    + [(text, False) for text in ("2.5", "0.5", "100000.4", "1e20", "1e300", "inf", "nan")],
+)
+def test_a_quantity_is_a_whole_number(offline, tmp_path, quantity, is_accepted):
+    door = door_of(offline)
+    intake = taken_in(write_file(tmp_path, "events.csv", [an_event(quantity=quantity)]), door)
+    assert intake.account.by_rule == ({} if is_accepted else {"quantity_absurd": 1})
+
+
+@pytest.mark.parametrize("file_format", ["csv", "jsonl", "parquet"])
+def test_a_blank_id_is_none(offline, tmp_path, file_format):
+    events = [an_event(1, user_id="  "), an_event(2, user_id=" ", anonymous_id="\t"), an_event(3, event_id=" \t ")]
+    events.append(an_event(4, user_id=" ", anonymous_id=RAW_DEVICE))
+    door = door_of(offline, source=mapping_with(tmp_path, format=file_format))
+    intake = taken_in(write_file(tmp_path, f"events.{file_format}", events), door)
+    assert intake.account.by_rule == {"user_missing": 2}
+    digest, device = sorted(accepted_rows(intake, door), key=lambda row: row["user_id"] is None)
+    assert len(digest["event_id"]) == 32
+    assert (device["user_id"], device["anonymous_id"][:3]) == (None, "a1_")
+
+
+def test_an_object_or_a_list_is_no_value_of_a_field(offline, tmp_path):
+    odd = [{"event_id": {"a": 1}}, {"category": ["shoes"]}, {"quantity": []}, {"user_id": {"nested": [1, None]}}]
+    fine = [{"event_id": "5", "unmapped": {"a": [1]}}, {"event_id": "6", "query_text": '{"a": [1]}'}]
+    lines = "".join(json.dumps(an_event(1) | each) + "\n" for each in [*odd, *fine])
+    door = door_of(offline, source=mapping_with(tmp_path, format="jsonl"))
+    intake = taken_in(write_file(tmp_path, "events.jsonl", lines.encode()), door)
+    assert broken_rules(intake, door) == dict.fromkeys(range(1, 5), "row_torn")
+    assert [row["event_id"] for row in accepted_rows(intake, door)] == ["5", "6"]
 
 
 def verdicts(content: bytes, monkeypatch, **changed) -> list:

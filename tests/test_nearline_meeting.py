@@ -1,5 +1,6 @@
 """Where nearline meets what is old, late, shared or in the way: found by readers who tried to break it."""
 
+import json
 import logging
 import threading
 from contextlib import closing
@@ -39,6 +40,7 @@ from intent_platform.errors import (
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.inbox.merging import Device
 from intent_platform.paths import resource_folder
+from intent_platform.replaying import replay_inbox
 from intent_platform.serving import load_serving
 
 TOMORROW = TODAY + timedelta(days=1)
@@ -335,3 +337,28 @@ def test_a_study_can_leave_out_what_was_recorded_later(shop):
     assert rows_of(shop, statement.format(""), **asked) == [(6,)]
     assert rows_of(shop, statement.format(", :until"), **asked) == [(5,)]
     assert rows_of(shop, statement.format(", '2020-01-01'"), **asked) == []
+
+
+def test_an_object_in_a_field_is_set_aside_and_the_others_of_its_call_go_on(shop):
+    odd = [today_event(2) | {"event_id": {"a": 1}}, today_event(3) | {"price": [1]}, today_event(4) | {"user_id": {}}]
+    put(shop, today_event(1), *odd, today_event(5) | {"unknown": {"a": 1}})
+    drain(shop)
+    assert rows_of(shop, "SELECT event_id FROM inbox.accepted ORDER BY seq") == [("t1",), ("t5",)]
+    assert rows_of(shop, "SELECT broken_rule FROM inbox.rejected") == [("row_torn",)] * 3
+    report = replay_inbox(TODAY, shop, EVENING)
+    assert (report.accepted, dict(report.still_rejected)) == (0, {"row_torn": 3})
+
+
+def test_rejected_events_are_written_out_as_they_came(shop, tmp_path, monkeypatch):
+    for name in ("home", "database_url"):
+        monkeypatch.setenv(f"INTENT_{name.upper()}", str(getattr(shop, name)))
+    put(shop, today_event(1), event := today_event(2, event_type="hover"))
+    drain(shop)
+    out = tmp_path / "rejected.jsonl"
+    CliRunner().invoke(
+        cli.app, ["quarantine", str(TODAY), "--source", "inbox", "--out", str(out)], catch_exceptions=False
+    )
+    (row,) = map(json.loads, out.read_text().splitlines())
+    ((seq,),) = rows_of(shop, "SELECT seq FROM inbox.rejected")
+    assert (row["file"], row["line"], row["broken_rule"]) == ("inbox", seq, "event_type_unknown")
+    assert json.loads(row["raw"]) == event

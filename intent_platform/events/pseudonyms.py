@@ -22,7 +22,8 @@ NO_IDS = pa.chunked_array([], pa.string())
 class Pseudonymiser:
     """HMAC-SHA256 under the shop's key: the same raw id gives the same pseudonym, in files and nearline alike.
 
-    A pseudonym reads `u1_<32 hex digits>`: u for users, a for anonymous ids, then the key's version.
+    A pseudonym reads `u1_<32 hex digits>`: u for users, a for anonymous ids, then the key's version. A blank raw id is
+    no id and has none.
     """
 
     key: bytes
@@ -36,16 +37,16 @@ class Pseudonymiser:
 
     @property
     def fingerprint(self) -> str:
-        """The pseudonym of nothing: tells keys apart."""
-        return self._pseudonym("k", "")
+        """Tells keys apart, and nothing of them: the pseudonym of a word that no raw id's kind goes with."""
+        return str(self._pseudonym("k", "fingerprint"))
 
     def __repr__(self) -> str:  # keeps the key out of logs and tracebacks
         return f"Pseudonymiser(shop={self.shop!r})"
 
-    def of_user(self, raw_id: str) -> str:
+    def of_user(self, raw_id: str) -> str | None:
         return self._pseudonym("u", raw_id)
 
-    def of_anonymous(self, raw_id: str) -> str:
+    def of_anonymous(self, raw_id: str) -> str | None:
         return self._pseudonym("a", raw_id)
 
     def replace_ids(self, rows: pa.Table) -> pa.Table:
@@ -70,7 +71,9 @@ class Pseudonymiser:
             self._known[kind] = known, pseudonyms
         return pseudonyms.take(pa.array(places).take(encoded.indices)).combine_chunks()
 
-    def _pseudonym(self, kind: str, raw_id: str) -> str:
+    def _pseudonym(self, kind: str, raw_id: str) -> str | None:
+        if not raw_id.strip():
+            return None
         digest = hmac.digest(self.key, f"{self.shop}\0{kind}\0{raw_id}".encode(), "sha256")
         return f"{kind}{KEY_VERSION}_{digest.hex()[:HEX_DIGITS]}"
 

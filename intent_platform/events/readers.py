@@ -27,6 +27,11 @@ from intent_platform.events.mapping import Mapping
 PARQUET_BATCH_ROWS = 100_000
 IS_OBJECT = "CASE WHEN json_valid(text) THEN json_type(text) = 'OBJECT' ELSE false END"
 """SQL about a line's text. CASE, since the parts of an AND come in any order, and json_type raises what is no JSON."""
+HAS_NESTED = rf"""
+CASE WHEN {IS_OBJECT} AND regexp_matches(text, ':\s*[{{\[]')
+    THEN coalesce(list_has_any(json_type(text, $paths), ['OBJECT', 'ARRAY']), false) ELSE false END
+"""
+"""SQL: whether a mapped field holds an object or a list. Few lines have any, so only those are taken apart again."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -181,16 +186,16 @@ def _json_rows(connection: duckdb.DuckDBPyConnection, lines: Lines, mapping: Map
     connection.register("lines", pa.table({"text": lines.readable_texts()}))
     paths = [_json_path(column) for column in mapping.columns.values()]
     result: pa.Table = connection.sql(
-        f"SELECT {IS_OBJECT} AS is_object, CASE WHEN {IS_OBJECT} THEN json_extract_string(text, ?) END AS found "
-        "FROM lines",
-        params=[paths],
+        f"SELECT {IS_OBJECT} AND NOT {HAS_NESTED} AS is_row, "
+        f"CASE WHEN {IS_OBJECT} THEN json_extract_string(text, $paths) END AS found FROM lines",
+        params={"paths": paths},
     ).to_arrow_table()
     found = result["found"].combine_chunks()
     columns = {
         name: _null_words(pc.list_element(_filled(found, len(paths)), position), mapping)
         for position, name in enumerate(mapping.columns)
     }
-    lines = lines.mark(~np.asarray(result["is_object"]).astype(bool), ROW_TORN)
+    lines = lines.mark(~np.asarray(result["is_row"]).astype(bool), ROW_TORN)
     with_nul = np.logical_or.reduce([_has_nul(column) for column in columns.values()])
     lines = lines.mark(with_nul, ENCODING_BROKEN)
     return RawRows(lines=lines.numbers, unreadable=lines.broken_rules(), fields=pa.table(columns), raw=lines.text)

@@ -31,7 +31,8 @@ Rule = Callable[[ir.Table, Window], ir.BooleanValue]
 
 
 def row_torn(rows: ir.Table, _: Window) -> ir.BooleanValue:
-    """The row cannot be taken apart: too few or too many fields, an open quote, or no JSON object."""
+    """The row cannot be taken apart: too few or too many fields, an open quote, no JSON object, or an object or a list
+    as a field's value."""
     return rows.unreadable == "row_torn"
 
 
@@ -56,7 +57,7 @@ def event_type_unknown(rows: ir.Table, _: Window) -> ir.BooleanValue:
 
 
 def user_missing(rows: ir.Table, _: Window) -> ir.BooleanValue:
-    """Neither a user id nor an anonymous id."""
+    """Neither a user id nor an anonymous id; a blank one is none."""
     return rows.user_id.isnull() & rows.anonymous_id.isnull()
 
 

@@ -49,13 +49,13 @@ def mapped_rows(rows: ir.Table, mapping: Mapping, midnights: MappingType[date, d
         event_type=_our_word(text["event_type"], mapping),
         occurred_at=occurred_at,
         day=_day(occurred_at, midnights),
-        given_event_id=text["event_id"],
+        given_event_id=_unless_blank(text["event_id"]),
         is_ignored=text["event_type"].isin(mapping.ignored_event_types or ("",)).fill_null(False),
         price_text=text["price"],
         quantity_text=text["quantity"],
         rating_text=text["rating"],
         price=_number(text["price"], mapping).round(6),
-        quantity=_number(text["quantity"], mapping).try_cast("int32"),
+        quantity=_whole(_number(text["quantity"], mapping)),
         rating=_number(text["rating"], mapping).try_cast("float32"),
         **{name: text[name] for name in _plain_text_fields()},
     )
@@ -98,6 +98,17 @@ def _our_word(word: ir.StringValue, mapping: Mapping) -> ir.StringValue:
 def _number(text: ir.StringValue, mapping: Mapping) -> ir.FloatingValue:
     plain = text.replace(mapping.decimal, ".") if mapping.decimal != "." else text
     return plain.try_cast("float64")
+
+
+def _whole(number: ir.FloatingValue) -> ir.IntegerValue:
+    """NULL for a fraction, which the cast alone would round."""
+    rounded = number.try_cast("int32")
+    return (rounded.cast("float64") == number).ifelse(rounded, ibis.null("int32"))
+
+
+def _unless_blank(text: ir.StringValue) -> ir.StringValue:
+    is_id = (text >= "!") | text.re_search(r"\S")  # blanks sort before "!", so the search is for few
+    return is_id.ifelse(text, ibis.null("string"))
 
 
 def _instant(text: ir.StringValue, mapping: Mapping) -> ir.TimestampValue:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from intent_platform.events.contract import ACCEPTED_SCHEMA, EVENT_SCHEMA
 from intent_platform.events.engine import open_engine
+from intent_platform.events.framing import KEPT_OF_LONG_ROW_BYTES, MAX_ROW_BYTES, ROW_TOO_LONG
 from intent_platform.events.intake import Door
 from intent_platform.events.mapping import load_mapping
 from intent_platform.events.quarantine import Place, Rejected, Unsealer
@@ -28,7 +29,7 @@ _MADE = [each.name for each in EVENT_SCHEMA if each.type != pa.string()]
 
 _PREPARE = """
 PREPARE judged AS
-WITH received_rows AS (SELECT *, 0 AS line, NULL::VARCHAR AS unreadable FROM waiting)
+WITH received_rows AS (SELECT *, 0 AS line FROM waiting)
 SELECT {made}, day, broken_rule FROM ({judging})
 """
 NOTHING = ACCEPTED_SCHEMA.empty_table()
@@ -41,7 +42,7 @@ NOT_SCORABLE = "not_scorable"
 
 
 Claimed = Mapping[Any, Any]
-"""seq and the contract's fields as text, as in a row of inbox.event."""
+"""seq, the contract's fields as text, and `unreadable`, as in a row of inbox.event."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +70,7 @@ class InboxDoor:
         self.received_on = received_on
         lake = Lake(settings.lake_root, settings.shop)
         self.door = Door(received_on=received_on, mapping=load_mapping(MAPPING), settings=settings, lake=lake)
+        self._names = (*self.door.mapping.fields, "unreadable")
         self._open = ExitStack()
         engine = self._open.enter_context(open_engine(settings, lake, time_zone=self.door.mapping.time_zone))
         self._connection = engine.con
@@ -84,8 +86,9 @@ class InboxDoor:
 
     def judge(self, claimed: Sequence[Claimed]) -> Judged:
         """claimed: rows of inbox.event, in order of seq."""
-        unnamed = self.reject([row for row in claimed if not row["event_id"]], EVENT_ID_MISSING)
-        named = [row for row in claimed if row["event_id"]]
+        bounded = [self._bounded(row) for row in claimed]
+        unnamed = self.reject([row for row in bounded if not _is_named(row)], EVENT_ID_MISSING)
+        named = [row for row in bounded if _is_named(row)]
         if not named:
             return Judged(accepted=NOTHING, rejected=unnamed)
         self._waiting.rows = texts = self._texts(named)
@@ -96,9 +99,18 @@ class InboxDoor:
         accepted = rows.filter(pa.array([rule is None for rule in broken])) if rejected else rows
         return Judged(accepted=accepted, rejected=[*unnamed, *rejected])
 
+    def _bounded(self, row: Claimed) -> Claimed:
+        """The row; of one with more characters than a file's may have bytes, only the beginning of each text."""
+        fields = self.door.mapping.fields
+        if sum(len(row[name] or "") for name in fields) <= MAX_ROW_BYTES:
+            return row
+        kept = KEPT_OF_LONG_ROW_BYTES // len(fields)
+        beginnings = {name: row[name] and row[name][:kept] for name in fields}
+        return {"seq": row["seq"], "unreadable": ROW_TOO_LONG, **beginnings}
+
     def _texts(self, claimed: Sequence[Claimed]) -> pa.Table:
-        """The mapping's fields as text, pseudonyms in place of ids."""
-        columns = {name: [row[name] or None for row in claimed] for name in self.door.mapping.fields}
+        """The mapping's fields as text, pseudonyms in place of ids; and `unreadable`."""
+        columns = {name: [row[name] or None for row in claimed] for name in self._names}
         of = self.door.pseudonymiser
         for name, pseudonym_of in (("user_id", of.of_user), ("anonymous_id", of.of_anonymous)):
             pseudonym = {each: each and pseudonym_of(each) for each in set(columns[name])}
@@ -123,16 +135,23 @@ class InboxDoor:
         return [self._rejected(row, rule) for row in claimed]
 
     def _rejected(self, row: Claimed, rule: str) -> Rejected:
-        return Rejected(place=self._place(row), broken_rule=rule, raw=self._raw(row))
-
-    def _place(self, row: Claimed) -> Place:
-        return Place(shop=self.door.settings.shop, received_on=self.received_on, file=NAME, line=row["seq"])
+        place = place_of(row["seq"], self.received_on, self.door.settings)
+        return Rejected(place=place, broken_rule=rule, raw=self._raw(row))
 
     def opened(self, row: sa.RowMapping, unsealer: Unsealer) -> dict[str, Any]:
         """A row of inbox.rejected as it was claimed."""
-        given = json.loads(unsealer.unseal(bytes(row["sealed_row"]), self._place(row)))
-        return {"seq": row["seq"], **dict.fromkeys(self.door.mapping.fields), **given}
+        place = place_of(row["seq"], self.received_on, self.door.settings)
+        given = json.loads(unsealer.unseal(bytes(row["sealed_row"]), place))
+        return {"seq": row["seq"], **dict.fromkeys(self._names), **given}
 
     def _raw(self, row: Claimed) -> bytes:
-        given = {name: row[name] for name in self.door.mapping.fields if row[name] is not None}
+        given = {name: row[name] for name in self._names if row[name] is not None}
         return json.dumps(given, ensure_ascii=False).encode()
+
+
+def place_of(seq: int, received_on: date, settings: Settings) -> Place:
+    return Place(shop=settings.shop, received_on=received_on, file=NAME, line=seq)
+
+
+def _is_named(row: Claimed) -> bool:
+    return bool((row["event_id"] or "").strip())

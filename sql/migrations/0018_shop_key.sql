@@ -8,7 +8,7 @@ CREATE TABLE registry.pseudonym_key (
 );
 COMMENT ON TABLE registry.pseudonym_key IS 'The pseudonym key that each shop''s ids were replaced with; a host with another key is refused.';
 COMMENT ON COLUMN registry.pseudonym_key.shop IS 'Which shop.';
-COMMENT ON COLUMN registry.pseudonym_key.fingerprint IS 'A pseudonym of nothing: equal under an equal key, and tells nothing of it.';
+COMMENT ON COLUMN registry.pseudonym_key.fingerprint IS 'A pseudonym made with the key: equal under an equal key, and tells nothing of it.';
 COMMENT ON COLUMN registry.pseudonym_key.known_since IS 'When a raw id of the shop was first read.';
 
 CREATE FUNCTION profiles.profile_as_of(
