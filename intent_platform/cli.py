@@ -23,6 +23,7 @@ from intent_platform import db
 from intent_platform.errors import IntentError
 from intent_platform.keys import create_missing_keys
 from intent_platform.paths import resource_folder
+from intent_platform.log import log_to_stderr
 from intent_platform.priority import give_way
 from intent_platform.settings import Settings
 
@@ -37,7 +38,7 @@ FilePath = Annotated[str | None, typer.Option("--path", help="A file, a folder o
 
 def main() -> None:
     """Run a command; what a user can mend ends with a message and status 1, without a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    log_to_stderr(logging.WARNING)
     try:
         app()
     except IntentError as error:
