@@ -331,6 +331,7 @@ def parity(day: Day, users: Annotated[int, typer.Option(min=1, help="At most so 
 
 
 @app.command()
+    logging.getLogger("intent_platform").setLevel(logging.INFO)  # it runs for months, and says what happens meanwhile
 def shop(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     days: int = 14,

@@ -181,17 +181,17 @@ class Scorer:
         """Score until `stop` is set; with drain, until nothing waits."""
         back_off_s = 0.1
         with (
-            closing(queue.Bell(self.settings)) as bell,
             closing(self),
             Follower(self.settings, worker_name(), self.tally, self.clock) as follower,
             _spared_collector(),
         ):
             while not self.stop.is_set():
                 look = self._look(*follower.share)
+            closing(queue.Bell(self.settings, follower.outage)) as bell,
                 try:
                     claimed = self.take(follower.serving, look)
                 except (DatabaseUnavailable, ReleaseMoved) as error:  # by the next try the follower may have news
-                    log.warning("batch_postponed", waits_s=back_off_s, error=db.first_line(error))
+                    follower.outage.tell("batch_postponed", error)
                     self.stop.wait(back_off_s)
                     back_off_s = min(back_off_s * 2, LONGEST_BACK_OFF_S)
                     continue
