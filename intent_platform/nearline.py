@@ -6,6 +6,7 @@ scorers work side by side without deadlock. A crash anywhere rolls the whole bat
 
 import gc
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -62,6 +63,9 @@ LONGEST_BATCH_S = 60.0
 MOST_SET_ASIDE = 100
 """Events one after the other that cannot be scored, by whatever scorers; then it is hardly they that are wrong, and the
 rest may wait."""
+
+_PROCESS = secrets.token_hex(3)
+"""Part of the worker's name: in containers every scorer may have the process id 1, and hosts one name."""
 
 NOT_THE_EVENTS_FAULT = (
     IntentError,
@@ -183,11 +187,11 @@ class Scorer:
         with (
             closing(self),
             Follower(self.settings, worker_name(), self.tally, self.clock) as follower,
+            closing(queue.Bell(self.settings, follower.outage)) as bell,
             _spared_collector(),
         ):
             while not self.stop.is_set():
                 look = self._look(*follower.share)
-            closing(queue.Bell(self.settings, follower.outage)) as bell,
                 try:
                     claimed = self.take(follower.serving, look)
                 except (DatabaseUnavailable, ReleaseMoved) as error:  # by the next try the follower may have news
@@ -298,7 +302,7 @@ def _spared_collector() -> Iterator[None]:
 
 
 def worker_name() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}"
+    return f"{socket.gethostname()}/{os.getpid()}/{_PROCESS}"
 
 
 def run(

@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 from nearline_shop import EVENING, a_shop
 
-from intent_platform import db, serving
+from intent_platform import db, nearline, serving
 from intent_platform.errors import DatabaseUnavailable, ReleaseMoved
 from intent_platform.inbox import outage, queue
 from intent_platform.inbox.outage import Outage
@@ -111,3 +111,10 @@ def test_the_bell_and_the_batches_share_what_the_follower_has_told(settings, tmp
     assert caplog.messages == [
         'action=batch_postponed error="Postgres at here failed: no route." then=tries_again untold=0'
     ]
+
+
+def test_two_processes_of_one_host_and_number_have_two_names(monkeypatch):
+    first = nearline.worker_name()
+    monkeypatch.setattr(nearline, "_PROCESS", "ffffff")
+    assert nearline.worker_name() != first
+    assert nearline.worker_name().split("/")[:-1] == first.split("/")[:-1]
