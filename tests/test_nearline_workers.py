@@ -209,6 +209,16 @@ def test_scorers_that_were_silent_for_a_week_are_forgotten_with_the_next_heartbe
     assert rows_of(shop, "SELECT worker FROM nearline.worker ORDER BY 1") == [("box/1/bb",), ("box/1/cc",)]
 
 
+def test_the_watch_of_a_shop_without_a_release_asks_for_a_day_and_not_for_workers(settings):
+    settings = replace(settings, shop="other")
+    put(settings, today_event(1))
+    rows_of(settings, "UPDATE inbox.event SET put_at = :put_at RETURNING 1", put_at=EVENING)
+    with pytest.raises(NearlineUnwell) as raised:
+        watching.watch(settings, EVENING + timedelta(minutes=5))
+    assert "Add workers" not in str(raised.value)
+    assert "No release serves shop 'other' yet, so nothing can be scored: run `intent day` first." in str(raised.value)
+
+
 def test_a_scorer_that_ended_with_an_error_is_dead_like_one_that_was_killed(shop):
     with pytest.raises(ZeroDivisionError), Follower(shop, "one", Tally(), lambda: EVENING):
         raise ZeroDivisionError
