@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from intent_platform.bench.result import write_result
+from intent_platform.log import log_to_stderr
 from intent_platform.model.examples import make_examples
 from intent_platform.model.inputs import positions_of
 from intent_platform.model.lexical import fit_lexical
@@ -132,7 +133,7 @@ def main() -> None:
     parser.add_argument("only", nargs="?", choices=("office", "shop"))
     parser.add_argument("--steps", type=int, default=Settings.encoder_tuning_steps)
     given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    log_to_stderr(logging.INFO)
     for name in (given.only,) if given.only else ("office", "shop"):
         with tempfile.TemporaryDirectory(prefix="intent-bench-") as home:
             settings = Settings(home=Path(home), device="cpu", encoder_tuning_steps=given.steps)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import sqlalchemy as sa
@@ -19,9 +20,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from intent_platform import db
+from intent_platform import __version__, db
 from intent_platform.errors import IntentError
 from intent_platform.keys import create_missing_keys
+from intent_platform.log import log_to_stderr
 from intent_platform.paths import resource_folder
 from intent_platform.priority import give_way
 from intent_platform.settings import Settings
@@ -38,9 +40,24 @@ Source = Annotated[str | None, typer.Option(help="Mapping: a name in sources/ or
 FilePath = Annotated[str | None, typer.Option("--path", help="A file, a folder of files, or an fsspec address.")]
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Options of `intent` itself."""
+
+
 def main() -> None:
     """Run a command; what a user can mend ends with a message and status 1, without a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    log_to_stderr(logging.WARNING)
     try:
         app()
     except IntentError as error:
@@ -278,8 +295,14 @@ def rollback(reason: Annotated[str, typer.Option(help="Why; kept in the registry
     from intent_platform import training
 
     with _served() as settings:
+        before = training.current_promotion(settings)
         promotion = training.rollback(settings, reason=reason, decided_by=getpass.getuser(), clock=datetime.now(UTC))
-    print(f"{promotion.release_id} serves again, promotion {promotion.promotion_number}.")
+    assert before is not None  # else there was nothing to go back to
+    print(
+        f"{promotion.release_id} serves again, as promotion {promotion.promotion_number}, in place of "
+        f"{before.release_id} (promotion {before.promotion_number}). A profile changes with the shopper's next event, "
+        "all of them with `intent refresh DAY`."
+    )
 
 
 @app.command()
@@ -287,16 +310,24 @@ def put(
     events: Annotated[str, typer.Argument(help="A JSON object or an array of them; -: from standard input.")],
 ) -> None:
     """Put events into the inbox, as a shop's backend does by `SELECT inbox.put(…)`."""
-    with _served() as settings, db.connect(settings) as connection:
+    with _served() as settings:
         try:
             given = sys.stdin.buffer.read().decode() if events == "-" else events
-            rows = db.query(connection, "put_events", events=given, shop=settings.shop)
+            with db.connect(settings) as connection:
+                rows = db.query(connection, "put_events", events=given, shop=settings.shop)
         except UnicodeDecodeError as error:
             raise IntentError(
                 f"Events are UTF-8, and byte {error.start:,} of these is none; nothing was taken."
             ) from error
         except sa.exc.DBAPIError as error:
-            raise IntentError(f"{db.first_line(error)}.") from error
+            raise IntentError(_said(error)) from error
+        for shop in _unknown_shops(settings):
+            print(
+                f"Nobody knows shop {shop!r}: no scorer was seen there, and no release serves it. If that is its name, "
+                "its events wait until, with INTENT_SHOP set to it, `intent day DAY` has made a release and `intent "
+                "nearline` runs.",
+                file=sys.stderr,
+            )
     print(f"{rows[0]['taken']:,} events wait for the scorer: `intent nearline`, or `intent nearline --drain` once.")
 
 
@@ -319,6 +350,7 @@ def nearline(
     """Score events from inbox.event as they come, until SIGTERM or Ctrl-C."""
     from intent_platform.nearline import run
 
+    logging.getLogger("intent_platform").setLevel(logging.INFO)  # it runs for months, and says what happens meanwhile
     with _served() as settings:
         tally = run(settings, workers=workers, drain=drain, metrics_port=metrics_port, metrics_address=metrics_address)
     if tally is not None:
@@ -435,6 +467,23 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is no day; write it as 2026-08-21.") from error
+
+
+def _said(error: sa.exc.DBAPIError) -> str:
+    """What Postgres says of values that it refused: what is wrong, in which line of the JSON, and what to do."""
+    told = error.orig.diag  # type: ignore[union-attr]
+    line = told.context if (told.context or "").startswith("JSON data, line") else None
+    detail = shorten(told.message_detail or "", 200)
+    return " ".join(filter(None, (f"{told.message_primary}.", detail, line, told.message_hint)))
+
+
+def _unknown_shops(settings: Settings) -> list[str]:
+    """Shops of which events wait, though nobody knows them; none where this role may not look."""
+    try:
+        with db.connect(settings) as connection:
+            return [row["shop"] for row in db.query(connection, "unknown_shops")]
+    except sa.exc.ProgrammingError:  # intent_producer puts events and sees nothing
+        return []
 
 
 def _profile_row(connection: sa.Connection, settings: Settings, user: str) -> sa.RowMapping:

@@ -6,10 +6,20 @@ from typing import ClassVar
 
 
 class IntentError(Exception):
-    """Base of all errors that end a command with a message instead of a traceback."""
+    """Base of all errors that end a command with a message instead of a traceback.
+
+    A second argument is advice that is not for a scorer, which tries again by itself: its log tells `what` alone.
+    """
 
     is_transient: ClassVar[bool] = False
     """The same step may succeed by itself a little later, so a scheduler should try again; else a person must act."""
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.args))
+
+    @property
+    def what(self) -> str:
+        return str(self.args[0]) if self.args else str(self)
 
 
 class SettingInvalid(IntentError):

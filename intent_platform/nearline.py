@@ -6,6 +6,7 @@ scorers work side by side without deadlock. A crash anywhere rolls the whole bat
 
 import gc
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -62,6 +63,9 @@ LONGEST_BATCH_S = 60.0
 MOST_SET_ASIDE = 100
 """Events one after the other that cannot be scored, by whatever scorers; then it is hardly they that are wrong, and the
 rest may wait."""
+
+_PROCESS = secrets.token_hex(3)
+"""Part of the worker's name: in containers every scorer may have the process id 1, and hosts one name."""
 
 NOT_THE_EVENTS_FAULT = (
     IntentError,
@@ -188,9 +192,9 @@ class Scorer:
         """Score until `stop` is set; with drain, until nothing waits."""
         back_off_s = 0.1
         with (
-            closing(queue.Bell(self.settings)) as bell,
             closing(self),
             Follower(self.settings, worker_name(), self.tally, self.clock) as follower,
+            closing(queue.Bell(self.settings, follower.outage)) as bell,
             _spared_collector(),
         ):
             while not self.stop.is_set():
@@ -198,7 +202,7 @@ class Scorer:
                 try:
                     claimed = self.take(follower.serving, look)
                 except (DatabaseUnavailable, ReleaseMoved) as error:  # by the next try the follower may have news
-                    log.warning("batch_postponed", waits_s=back_off_s, error=db.first_line(error))
+                    follower.outage.tell("batch_postponed", error)
                     self.stop.wait(back_off_s)
                     back_off_s = min(back_off_s * 2, LONGEST_BACK_OFF_S)
                     continue
@@ -305,7 +309,7 @@ def _spared_collector() -> Iterator[None]:
 
 
 def worker_name() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}"
+    return f"{socket.gethostname()}/{os.getpid()}/{_PROCESS}"
 
 
 def run(

@@ -120,8 +120,8 @@ def _told_later(connection: sa.Connection, found: Rescored, *, is_behind: bool) 
     elif newer:
         raise ReleaseMoved(
             f"{len(newer):,} of {len(user_ids):,} shoppers were told by promotion {max(newer)} already, and scored by "
-            f"promotion {stamp.promotion_number} now. Nothing of this transaction was kept; run the step again, from "
-            "what serves."
+            f"promotion {stamp.promotion_number} now.",
+            "Nothing of this transaction was kept; run the step again, from what serves.",
         )
     valid_at = dict(zip(user_ids, found.valid_at.tolist(), strict=True))
     return {each["user_id"]: each["valid_at"] for each in told if micros(each["valid_at"]) > valid_at[each["user_id"]]}

@@ -12,9 +12,10 @@ from prometheus_client import Counter, Histogram
 
 from intent_platform import db
 from intent_platform.domain import Promotion
-from intent_platform.errors import DatabaseUnavailable, IntentError, NotEnoughData
+from intent_platform.errors import DatabaseUnavailable, NotEnoughData
 from intent_platform.events.pseudonyms import confirm_key
 from intent_platform.inbox import queue
+from intent_platform.inbox.outage import Outage
 from intent_platform.inbox.seeding import seed_if_new
 from intent_platform.index.registry import current_promotion, current_release
 from intent_platform.index.release import Release
@@ -121,6 +122,7 @@ class Follower:
         self._settings, self._worker, self._tally, self._clock = settings, worker, tally, clock
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
+        self.outage = Outage()
         self._started_at = clock()
         confirm_key(settings)
         self._items = _items_of(settings)
@@ -130,6 +132,7 @@ class Follower:
         seed_if_new(self._settings)  # may take long, and until then shoppers are better left to the others
         self._beat()
         self._thread.start()
+        log.info("scorer_ready", worker=self._worker, release=self.serving.release.release_id)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -138,7 +141,7 @@ class Follower:
         try:
             self._beat(has_ended=error[0] is None)  # with an error it is as dead as one that was killed
         except DatabaseUnavailable as away:
-            log.warning("last_beat_lost", error=db.first_line(away))
+            log.warning("last_beat_lost", error=away.what)
 
     def _follow(self) -> None:
         beat_at = tidied_at = time.monotonic()
@@ -158,11 +161,10 @@ class Follower:
         cannot be read."""
         try:
             step()
-        except IntentError as error:
-            log.warning("cannot_follow", error=db.first_line(error))
-        except Exception:
-            log.exception("cannot_follow")
+        except Exception as error:
+            self.outage.tell("cannot_follow", error, is_away=isinstance(error, DatabaseUnavailable))
         else:
+            self.outage.is_over()
             return True
         return False
 

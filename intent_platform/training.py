@@ -34,7 +34,7 @@ from intent_platform.index.registry import (
 )
 from intent_platform.index.retention import remove_old_releases
 from intent_platform.lake import Lake, Snapshot
-from intent_platform.log import get_logger
+from intent_platform.log import get_logger, log_to_stderr
 from intent_platform.model import parts
 from intent_platform.model.behaviour import Model, load_model
 from intent_platform.model.examples import find_days
@@ -305,7 +305,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--champion", help="digest of the model that serves")
     asked = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    log_to_stderr(logging.INFO)
     settings = Settings.from_env()
     give_way(settings.niceness)
     pa.set_cpu_count(settings.threads)

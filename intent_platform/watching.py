@@ -103,9 +103,10 @@ def _troubles(health: NearlineHealth, settings: Settings) -> list[str]:
             "their place."
         )
     if health.lag_s > settings.nearline_max_lag_s and not health.drained:
+        advice = ". Add workers: `intent nearline --workers N`." if health.alive else ", and no scorer is alive."
         troubles.append(
             f"{health.waiting:,} events wait, the oldest for {health.lag_s:.0f} s (allowed "
-            f"{settings.nearline_max_lag_s} s). Add workers: `intent nearline --workers N`."
+            f"{settings.nearline_max_lag_s} s){advice}"
         )
     if health.rejected_ratio > settings.max_rejected_ratio:
         troubles.append(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from intent_platform.errors import LakeConflict, NotEnoughData
+from intent_platform.errors import LakeConflict, NotEnoughData, SettingInvalid
 from intent_platform.lake import Lake
 
 ROWS = pa.table({"n": [1, 2, 3]})
@@ -51,3 +51,8 @@ def test_only_old_unpublished_files_are_removed(tmp_path):
     assert lake.remove_unpublished(older_than=timedelta(hours=1), now=now) == 0
     assert lake.remove_unpublished(older_than=timedelta(hours=1), now=now + timedelta(hours=2)) == 1
     assert lake.snapshot().read("clean").num_rows == 3
+
+
+def test_an_address_that_is_none_is_told_with_its_setting():
+    with pytest.raises(SettingInvalid, match="INTENT_LAKE is 'gopher://lake', which cannot be opened: Protocol not"):
+        Lake("gopher://lake", "main")

@@ -61,6 +61,8 @@ def test_a_part_with_other_bytes_is_refused(tmp_path, folder, harm, said):
 def test_a_missing_part_is_named(tmp_path):
     with pytest.raises(ReleaseInvalid, match="is missing; promote another release"):
         parts.open_part(str(tmp_path / "lake"), "model", "0" * 64, tmp_path)
+    with pytest.raises(ReleaseInvalid, match=r"release.json is missing; mend INTENT_LAKE, promote another release"):
+        parts.read_small_file(str(tmp_path / "lake" / "release.json"))
 
 
 def test_an_object_store_holds_the_same_parts(tmp_path, folder):

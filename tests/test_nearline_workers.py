@@ -1,6 +1,7 @@
 """Scorers side by side, overtaken, stopped, cut off, watched: each event is still told once."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -222,6 +223,24 @@ def test_a_scorer_that_was_started_since_stands_in_for_one_that_went_silent(shop
         assert watching.watch(shop, later + timedelta(seconds=1)).dead == 0
     assert watching.watch(shop, later + timedelta(minutes=5)).dead == 0  # though it has ended, in order
     assert watching.watch(shop, EVENING + timedelta(days=2)).dead == 0
+
+
+def test_scorers_that_were_silent_for_a_week_are_forgotten_with_the_next_heartbeat(shop):
+    for days, name in ((0, "box/1/aa"), (1, "box/1/bb"), (8, "box/1/cc")):
+        now = EVENING + timedelta(days=days)
+        with Follower(shop, name, Tally(), lambda now=now: now):
+            pass
+    assert rows_of(shop, "SELECT worker FROM nearline.worker ORDER BY 1") == [("box/1/bb",), ("box/1/cc",)]
+
+
+def test_the_watch_of_a_shop_without_a_release_asks_for_a_day_and_not_for_workers(settings):
+    settings = replace(settings, shop="other")
+    put(settings, today_event(1))
+    rows_of(settings, "UPDATE inbox.event SET put_at = :put_at RETURNING 1", put_at=EVENING)
+    with pytest.raises(NearlineUnwell) as raised:
+        watching.watch(settings, EVENING + timedelta(minutes=5))
+    assert "Add workers" not in str(raised.value)
+    assert "No release serves shop 'other' yet, so nothing can be scored: run `intent day` first." in str(raised.value)
 
 
 def test_a_scorer_that_ended_with_an_error_is_dead_like_one_that_was_killed(shop):
@@ -463,10 +482,13 @@ print(torch.get_num_threads(), faiss.omp_get_max_threads(), *{each["num_threads"
     assert found.stdout.split() == ["1"] * 3
 
 
-def test_two_scorers_drain_side_by_side(shop):
+def test_two_scorers_drain_side_by_side_and_their_lines_can_be_told_apart(shop, capfd):
     now = str(datetime.now(UTC))
     put(shop, *(today_event(number, user_id=f"u{number % 7}", occurred_at=now) for number in range(200)))
     nearline.run(shop, workers=2, drain=True)
+    ready = re.findall(r"pid=(\d+) action=scorer_ready worker=\S+/(\d+)/", capfd.readouterr().err)
+    assert len(set(ready)) == 2
+    assert all(pid == named for pid, named in ready)
     assert rows_of(shop, "SELECT count(*), count(DISTINCT event_id) FROM inbox.accepted") == [(200, 200)]
     assert rows_of(shop, "SELECT count(*) FROM inbox.event") == [(0,)]
     assert rows_of(shop, "SELECT sum(events_1d) FROM profiles.user_profile WHERE source = 'nearline'") == [(200,)]

@@ -6,7 +6,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
+from intent_platform import cli
 from intent_platform.paths import resource_folder
 
 READABLE = ("profiles.user_profile", "profiles.hot_shopper", "profiles.funnel_by_day", "quality.file_account")
@@ -70,3 +72,12 @@ def test_a_reader_does_not_see_raw_behaviour(reader):
     for table in ("inbox.event", "inbox.accepted", "nearline.user_state"):
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             reader.execute(f"SELECT * FROM {table}")
+
+
+def test_a_producer_may_use_the_command_too(settings, superuser, monkeypatch):
+    superuser.execute("GRANT intent_producer TO intent")
+    monkeypatch.setenv("INTENT_DATABASE_URL", f"{settings.database_url}&options=-c%20role%3Dintent_producer")
+    done = CliRunner().invoke(cli.app, ["put", '{"event_id": "e4"}'])
+    superuser.execute("REVOKE intent_producer FROM intent")
+    assert done.stdout.startswith("1 events wait")
+    assert done.stderr == ""

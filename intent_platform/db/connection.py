@@ -76,8 +76,8 @@ def _explained(settings: Settings) -> Iterator[None]:
 
 def _unavailable(settings: Settings, error: Exception) -> DatabaseUnavailable:
     return DatabaseUnavailable(
-        f"Postgres at {_without_password(settings.database_url)} failed: {first_line(error)}. Nothing of this "
-        "transaction was kept; start the server or mend INTENT_DATABASE_URL, then run the step again."
+        f"Postgres at {_without_password(settings.database_url)} failed: {first_line(error)}.",
+        "Nothing of this transaction was kept; start the server or mend INTENT_DATABASE_URL, then run the step again.",
     )
 
 
@@ -117,9 +117,10 @@ def prepared(connection: sa.Connection, *names: str, **parameters: object) -> Se
         if isinstance(error.orig, UNPREPARED):
             connection.invalidate(error)
             raise DatabaseUnavailable(
-                f"A statement that was prepared is not there any more, or not as it was: {first_line(error)}. Nothing "
-                "of this transaction was kept; run the step again. If it comes again, a pooler stands before Postgres "
-                "that gives a session now this server connection and now that: let it pool by session."
+                f"A statement that was prepared is not there any more, or not as it was: {first_line(error)}. If it "
+                "comes again, a pooler stands before Postgres that gives a session now this server connection and now "
+                "that: let it pool by session.",
+                "Nothing of this transaction was kept; run the step again.",
             ) from error
         raise
     return result.mappings().all() if result.returns_rows else ()

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from intent_platform import db
 from intent_platform.events.quarantine import Rejected, Sealer, quarantine_table
 from intent_platform.inbox.door import NOT_SCORABLE
+from intent_platform.inbox.outage import Outage
 from intent_platform.log import get_logger
 from intent_platform.settings import Settings
 
@@ -88,8 +89,8 @@ def end_stuck(connection: sa.Connection, *, after_s: float) -> int:
 class Bell:
     """Rings when something was put into the inbox. A lost ring costs no more than the wait's timeout."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._url = db.libpq_url(settings)
+    def __init__(self, settings: Settings, outage: Outage) -> None:
+        self._url, self._outage = db.libpq_url(settings), outage
         self._connection: psycopg2.extensions.connection | None = None
 
     def wait(self, timeout_s: float) -> None:
@@ -100,7 +101,7 @@ class Bell:
                 connection.poll()
                 connection.notifies.clear()
         except psycopg2.Error as error:
-            log.warning("bell_lost", error=db.first_line(error))
+            self._outage.tell("bell_lost", error)
             self.close()
             time.sleep(timeout_s)
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from intent_platform.errors import LakeConflict, LakeUnavailable, NotEnoughData
+from intent_platform.errors import LakeConflict, LakeUnavailable, NotEnoughData, SettingInvalid
 
 PartitionKey = tuple[str, str]
 """(table, partition), for example ("clean", "day=2026-08-21")."""
@@ -87,7 +87,10 @@ class Lake:
     """One shop's part of the lake, in a folder or an object store (any fsspec address)."""
 
     def __init__(self, root: str, shop: str) -> None:
-        self.filesystem, base = fsspec.core.url_to_fs(root)
+        try:
+            self.filesystem, base = fsspec.core.url_to_fs(root)
+        except (ValueError, ImportError) as error:
+            raise SettingInvalid(f"INTENT_LAKE is {root!r}, which cannot be opened: {error}.") from error
         self._scheme = "" if self.is_local else root.split("://", 1)[0] + "://"
         self._base = f"{base.rstrip('/')}/shop={shop}"
 

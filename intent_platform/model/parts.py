@@ -88,7 +88,7 @@ def write_small_file(path: str, content: bytes) -> None:
 def read_small_file(path: str) -> bytes:
     filesystem, base = fsspec.core.url_to_fs(path)
     if not filesystem.exists(base):
-        raise ReleaseInvalid(f"{path} is missing; promote another release, or restore the file.")
+        raise ReleaseInvalid(f"{path} is missing; mend INTENT_LAKE, promote another release, or restore the file.")
     return filesystem.cat_file(base)
 
 

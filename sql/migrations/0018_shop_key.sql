@@ -23,3 +23,5 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION profiles.profile_as_of(text, timestamptz, text, timestamptz) IS 'The same from what was recorded by then: without events that came later, late ones and those of days that were run later. profile_as_of(user_id, timestamp, shop, timestamp).';
 COMMENT ON FUNCTION profiles.profile_as_of(text, timestamptz, text) IS 'What is known today of a shopper at a moment, late events among it: profile_as_of(user_id, timestamp [, shop]); no row when nothing is. With a fourth argument: what was recorded by then.';
+
+COMMENT ON COLUMN nearline.worker.worker IS 'Host, process id, and digits of its own.';
