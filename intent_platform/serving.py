@@ -124,9 +124,9 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
         self.outage = Outage()
         self._started_at = clock()
-        confirm_key(settings)
         self._items = _items_of(settings)
         self.serving = load_serving(settings)
+        confirm_key(settings)
 
     def __enter__(self) -> Self:
         seed_if_new(self._settings)  # may take long, and until then shoppers are better left to the others
