@@ -2,7 +2,7 @@
 
 import threading
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from intent_platform import db
 from intent_platform.errors import IntentError, NearlineUnwell
@@ -15,6 +15,7 @@ DEAD_AFTER = timedelta(seconds=30)
 RECENT = timedelta(hours=1)  # over which the rejected share is taken
 DEAD_TOLD = timedelta(days=1)  # how long a scorer that went silent is an alarm, unless another was started since
 LONGEST_DRAIN_S = 120.0  # where events come faster than they are scored, the alarm cannot wait until none is left
+VALIDATED_WITHIN = timedelta(days=2)  # from the beginning of a received day, before it is an alarm
 KEPT_DAYS = 2  # that ids and accepted events are kept beyond the longest lateness
 
 log = get_logger(__name__)
@@ -30,6 +31,7 @@ class NearlineHealth:
     dead: int  # workers that went silent without having stopped in order, and that none started since stands in for
     events: int  # taken within RECENT
     rejected: int  # of those
+    days_lacking: list[date]  # received days, over since a day at least, whose accepted events are not in the lake
     drained: int = 0  # events that the watch itself scored, as no worker was alive
 
     @property
@@ -70,8 +72,10 @@ def watch(settings: Settings, now: datetime) -> NearlineHealth:
 
 def _look(settings: Settings, now: datetime) -> NearlineHealth:
     moments = {"alive_since": now - DEAD_AFTER, "dead_since": now - DEAD_TOLD, "recent_since": now - RECENT}
+    today = now.astimezone(settings.zone).date()
+    days = {"first_day": today - timedelta(days=settings.quarantine_days), "last_day": today - VALIDATED_WITHIN}
     with db.connect(settings) as connection:
-        (row,) = db.query(connection, "nearline_health", shop=settings.shop, now=now, **moments)
+        (row,) = db.query(connection, "nearline_health", shop=settings.shop, inbox=NAME, now=now, **moments, **days)
     return NearlineHealth(**row)
 
 
@@ -112,5 +116,12 @@ def _troubles(health: NearlineHealth, settings: Settings) -> list[str]:
         troubles.append(
             f"{health.rejected:,} of {health.events:,} events of the last hour were rejected "
             f"(allowed {settings.max_rejected_ratio:.2%}); inbox.rejected says by which rule."
+        )
+    if health.days_lacking:
+        first, *more = health.days_lacking
+        troubles.append(
+            f"Nearline events of {first}{f' and of {len(more):,} later days' if more else ''} are not in the lake, and "
+            f"go after {settings.quarantine_days} days (INTENT_QUARANTINE_DAYS); until then refreshes take longer. Run "
+            f"`intent day {first}`."
         )
     return troubles

@@ -25,6 +25,7 @@ from nearline_shop import (
 from received import write_file
 
 from intent_platform import daily, db, meeting, nearline, rescoring, training, watching
+from intent_platform.errors import NearlineUnwell
 from intent_platform.events.pseudonyms import Pseudonymiser
 from intent_platform.events.quarantine import Place, Unsealer
 from intent_platform.inbox.merging import Device
@@ -287,7 +288,9 @@ def test_the_watch_keeps_accepted_events_until_the_lake_has_them(shop):
     put(shop, today_event(1))
     drain(shop)
     accepted = "SELECT count(*) FROM inbox.accepted"
-    watching.watch(shop, EVENING + timedelta(days=6))
+    watching.watch(shop, EVENING + timedelta(days=1))  # the day may be validated yet
+    with pytest.raises(NearlineUnwell, match="Nearline events of 2026-08-21 are not in the lake"):
+        watching.watch(shop, EVENING + timedelta(days=6))
     assert rows_of(shop, accepted) == [(1,)]
     daily.run_day(TODAY, shop)
     watching.watch(shop, EVENING + timedelta(days=6))

@@ -180,7 +180,8 @@ def test_the_watch_raises_its_alarm_though_events_never_cease(shop, monkeypatch)
 def test_ids_stay_as_long_as_their_events(shop):
     put(shop, today_event(1))
     drain(shop)
-    watching.watch(shop, EVENING + timedelta(days=6))
+    with pytest.raises(NearlineUnwell, match="not in the lake"):
+        watching.watch(shop, EVENING + timedelta(days=6))
     statement = (resource_folder("sql") / "checks" / "nearline_events_are_counted_once.sql").read_text(encoding="utf-8")
     assert rows_of(shop, statement) == []
     assert rows_of(shop, "SELECT count(*) FROM inbox.accepted") == [(1,)]

@@ -222,7 +222,7 @@ def test_a_scorer_that_was_started_since_stands_in_for_one_that_went_silent(shop
     with Follower(shop, "new/1", Tally(), lambda: later):
         assert watching.watch(shop, later + timedelta(seconds=1)).dead == 0
     assert watching.watch(shop, later + timedelta(minutes=5)).dead == 0  # though it has ended, in order
-    assert watching.watch(shop, EVENING + timedelta(days=2)).dead == 0
+    assert watching.watch(shop, EVENING + timedelta(days=1, minutes=10)).dead == 0
 
 
 def test_scorers_that_were_silent_for_a_week_are_forgotten_with_the_next_heartbeat(shop):

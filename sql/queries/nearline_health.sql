@@ -1,4 +1,5 @@
--- What waits in the inbox, who scores, and what became of the events of the last hour.
+-- What waits in the inbox, who scores, what became of the events of the last hour, and which days of accepted events
+-- no day in the lake has.
 SELECT
     (SELECT count(*) FROM inbox.event AS event WHERE event.shop = :shop) AS waiting,
     coalesce((
@@ -25,6 +26,21 @@ SELECT
         ) AS first_silent
         WHERE worker.shop = :shop AND worker.beat_at >= :dead_since
     ) AS dead,
+    (
+        SELECT coalesce(array_agg(received.day::date ORDER BY received.day), '{}')
+        FROM generate_series(cast(:first_day AS date), cast(:last_day AS date), interval '1 day') AS received (day)
+        WHERE
+            EXISTS (
+                SELECT 1 FROM inbox.accepted AS accepted
+                WHERE accepted.shop = :shop AND accepted.received_on = received.day
+            )
+            AND NOT EXISTS (
+                SELECT 1 FROM quality.file_account AS account
+                WHERE
+                    account.shop = :shop AND account.file = :inbox AND account.status = 'published'
+                    AND account.received_on = received.day
+            )
+    ) AS days_lacking,
     recent.events,
     recent.rejected
 FROM (
