@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from intent_platform import __version__, db
-from intent_platform.errors import IntentError
+from intent_platform.errors import DatabaseUnavailable, IntentError
 from intent_platform.keys import create_missing_keys
 from intent_platform.log import log_to_stderr
 from intent_platform.paths import resource_folder
@@ -321,14 +321,14 @@ def put(
             ) from error
         except sa.exc.DBAPIError as error:
             raise IntentError(_said(error)) from error
-        for shop in _unknown_shops(settings):
+        print(f"{rows[0]['taken']:,} events wait for the scorer: `intent nearline`, or `intent nearline --drain` once.")
+        for shop in _unknown_shops(given, settings):
             print(
                 f"Nobody knows shop {shop!r}: no scorer was seen there, and no release serves it. If that is its name, "
                 "its events wait until, with INTENT_SHOP set to it, `intent day DAY` has made a release and `intent "
                 "nearline` runs.",
                 file=sys.stderr,
             )
-    print(f"{rows[0]['taken']:,} events wait for the scorer: `intent nearline`, or `intent nearline --drain` once.")
 
 
 @app.command()
@@ -477,12 +477,14 @@ def _said(error: sa.exc.DBAPIError) -> str:
     return " ".join(filter(None, (f"{told.message_primary}.", detail, line, told.message_hint)))
 
 
-def _unknown_shops(settings: Settings) -> list[str]:
-    """Shops of which events wait, though nobody knows them; none where this role may not look."""
+def _unknown_shops(events: str, settings: Settings) -> list[str]:
+    """Shops of these events that nobody knows; none where that cannot be seen."""
+    listed = json.loads(events)
+    shops = {str(each.get("shop", settings.shop)) for each in (listed if isinstance(listed, list) else [listed])}
     try:
         with db.connect(settings) as connection:
-            return [row["shop"] for row in db.query(connection, "unknown_shops")]
-    except sa.exc.ProgrammingError:  # intent_producer puts events and sees nothing
+            return [row["shop"] for row in db.query(connection, "unknown_shops", shops=sorted(shops))]
+    except (sa.exc.ProgrammingError, DatabaseUnavailable):  # intent_producer puts events and sees nothing
         return []
 
 

@@ -107,8 +107,6 @@ class Meeting:
 
         Without locks, and written where the state is still the one that was scored; else once more, under lock.
         """
-        lake = Rows.of(as_owned(pa.concat_tables(self.histories)) if self.histories else OWNED_SCHEMA.empty_table())
-        place = {user_id: number for number, user_id in enumerate(lake.user_ids.to_pylist())}
         with db.connect(self.settings) as connection:
             put_devices(connection, self.snapshot, self.settings.shop, self.day, self.settings)
             rows = db.query(
@@ -119,7 +117,13 @@ class Meeting:
                 told_after=self._begin_of_window,
                 told_until=stamp.scored_at,
             )
-        users = sorted(self.ahead | {row["user_id"] for row in rows})
+        to_catch_up = {row["user_id"] for row in rows}
+        if not_read := sorted(to_catch_up - self.ahead):
+            wanted = pa.array(not_read, pa.string())
+            self.histories.append(sequences.read_history(self.snapshot, self.day, self.settings, users=wanted))
+        users = sorted(self.ahead | to_catch_up)
+        lake = Rows.of(as_owned(pa.concat_tables(self.histories)) if self.histories else OWNED_SCHEMA.empty_table())
+        place = {user_id: number for number, user_id in enumerate(lake.user_ids.to_pylist())}
         if users:
             release.model.text.encoder.warm_up()  # not under locks, for whom the scorer overtakes
         scored, overtaken = 0, []
@@ -162,16 +166,13 @@ class Meeting:
         self, release: Release, users: Sequence[str], from_lake: pa.Table, states: States, stamp: Stamp
     ) -> tuple[Release, pa.Table, Mapping[str, datetime], Sequence[str], Stamp, Settings]:
         """What `rescored` takes: lake and states together."""
-        has_lake = pc.is_in(states.events["user_id"], value_set=pc.unique(from_lake["user_id"]).cast(pa.string()))
         only_here = pc.invert(
             pc.is_in(states.events["received_on"], value_set=pa.array([None, *self.known_days], pa.date32()))
         )
         is_later = pc.greater_equal(states.events["occurred_at"], pa.scalar(stamp.scored_at, UTC_TIME))
-        # The lake's rows are the truth of the days up to this one; the state adds what they lack. What it keeps by file
-        # of who was not in the lake a moment ago is the lake's, too.
+        # The lake's rows are the truth of its window; the state adds what they lack.
         is_earlier = pc.less(states.events["occurred_at"], pa.scalar(self._begin_of_window, UTC_TIME))
-        by_file = pc.and_(states.events["received_on"].is_null(), pc.invert(has_lake))
-        kept = pc.or_(pc.or_(only_here, is_later), pc.or_(is_earlier, by_file))
+        kept = pc.or_(pc.or_(only_here, is_later), is_earlier)
         remembered = states.events.filter(kept)
         told = {user: max(states.valid_at.get(user, stamp.scored_at), stamp.scored_at) for user in users}
         events = merge(from_lake, remembered, Devices(known={}, newly_linked={}, settings=self.settings))

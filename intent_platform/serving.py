@@ -12,7 +12,7 @@ from prometheus_client import Counter, Histogram
 
 from intent_platform import db
 from intent_platform.domain import Promotion
-from intent_platform.errors import DatabaseUnavailable, NotEnoughData
+from intent_platform.errors import DatabaseUnavailable, IntentError, NotEnoughData
 from intent_platform.events.pseudonyms import confirm_key
 from intent_platform.inbox import queue
 from intent_platform.inbox.outage import Outage
@@ -180,10 +180,9 @@ class Follower:
         if promotion != self.serving.promotion or items != self._items:
             try:
                 self.serving = load_serving(self._settings)
-            except DatabaseUnavailable:
-                raise
-            except Exception:
-                self.serving = replace(self.serving, is_behind=promotion != self.serving.promotion)
+            except IntentError as error:
+                is_behind = promotion != self.serving.promotion and not error.is_transient
+                self.serving = replace(self.serving, is_behind=is_behind)
                 raise
             self._items = items
             log.info("release_picked_up", release=self.serving.release.release_id)

@@ -31,7 +31,7 @@ class NearlineHealth:
     dead: int  # workers that went silent without having stopped in order, and that none started since stands in for
     events: int  # taken within RECENT
     rejected: int  # of those
-    days_lacking: list[date]  # received days, over since a day at least, whose accepted events are not in the lake
+    days_lacking: list[date]  # received days, over since a day at least, whose accepted events the lake has not all of
     drained: int = 0  # events that the watch itself scored, as no worker was alive
 
     @property
@@ -120,8 +120,8 @@ def _troubles(health: NearlineHealth, settings: Settings) -> list[str]:
     if health.days_lacking:
         first, *more = health.days_lacking
         troubles.append(
-            f"Nearline events of {first}{f' and of {len(more):,} later days' if more else ''} are not in the lake, and "
-            f"go after {settings.quarantine_days} days (INTENT_QUARANTINE_DAYS); until then refreshes take longer. Run "
-            f"`intent day {first}`."
+            f"Nearline events of {first}{f' and of {len(more):,} later days' if more else ''} are not all in the lake, "
+            f"and go after {settings.quarantine_days} days (INTENT_QUARANTINE_DAYS); until then refreshes take longer. "
+            f"Run `intent day {first}`."
         )
     return troubles

@@ -26,7 +26,11 @@ def test_the_version_is_told():
     [
         ('{"a": 1,\n "b": bad}', r'Token "bad" is invalid\. JSON data, line 2: .*bad'),
         ('{"a": 1}\n{"b": 2}', r'Expected end of input, but found "{"\. JSON data, line 2: '),
-        ('[{"event_id": "a"}, 3]', r"element 2 of 2 is no object; nothing was taken\. Give one JSON object per event"),
+        ('{"event_id": "a", "shop": ["main"]}', "element 1 of 1 is no object, or has one as its shop"),
+        (
+            '[{"event_id": "a"}, 3]',
+            r"element 2 of 2 is no object, or has one as its shop; nothing was taken\. Give one JSON object per event",
+        ),
     ],
 )
 def test_events_that_are_none_are_told_with_what_is_wrong_where_and_what_to_give(settings, command, events, said):

@@ -289,7 +289,7 @@ def test_the_watch_keeps_accepted_events_until_the_lake_has_them(shop):
     drain(shop)
     accepted = "SELECT count(*) FROM inbox.accepted"
     watching.watch(shop, EVENING + timedelta(days=1))  # the day may be validated yet
-    with pytest.raises(NearlineUnwell, match="Nearline events of 2026-08-21 are not in the lake"):
+    with pytest.raises(NearlineUnwell, match="Nearline events of 2026-08-21 are not all in the lake"):
         watching.watch(shop, EVENING + timedelta(days=6))
     assert rows_of(shop, accepted) == [(1,)]
     daily.run_day(TODAY, shop)

@@ -180,7 +180,7 @@ def test_the_watch_raises_its_alarm_though_events_never_cease(shop, monkeypatch)
 def test_ids_stay_as_long_as_their_events(shop):
     put(shop, today_event(1))
     drain(shop)
-    with pytest.raises(NearlineUnwell, match="not in the lake"):
+    with pytest.raises(NearlineUnwell, match="not all in the lake"):
         watching.watch(shop, EVENING + timedelta(days=6))
     statement = (resource_folder("sql") / "checks" / "nearline_events_are_counted_once.sql").read_text(encoding="utf-8")
     assert rows_of(shop, statement) == []
@@ -269,6 +269,18 @@ def test_what_the_lake_gives_to_somebody_else_is_taken_from_whom_nearline_told(s
     assert rows_of(shop, "SELECT 1 FROM nearline.user_state WHERE user_id = :user", user=told_first) == []
     counts = sum(count for (count,) in rows_of(shop, "SELECT events_1d FROM profiles.user_profile WHERE events_1d > 0"))
     assert counts == (1 if raw_user else 2)
+
+
+def test_what_came_by_file_goes_with_what_came_nearline(shop, tmp_path):
+    seen = item_event(1, event_id="seen", user_id="", anonymous_id="tablet", occurred_at=at(12, YESTERDAY))
+    daily.run_day(YESTERDAY, shop, path=str(write_file(tmp_path, "seen.csv", [seen])))
+    put(shop, today_event(1, user_id="", anonymous_id="tablet"))
+    drain(shop)
+    tablet = Pseudonymiser.of(shop).of_anonymous("tablet")
+    assert told(shop, tablet) == [(2,)]
+    publish_first(shop, tmp_path, today_event(2, user_id="carla", anonymous_id="tablet", occurred_at=at(9, YESTERDAY)))
+    assert told(shop, tablet) == []
+    assert profile(shop, "carla", "events_7d") == (3,)
 
 
 def test_a_shopper_keeps_no_event_in_mind_that_the_lake_gives_to_somebody_else(shop, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from nearline_shop import EVENING, a_shop
 
 from intent_platform import db, nearline, serving
-from intent_platform.errors import DatabaseUnavailable, ReleaseMoved
+from intent_platform.errors import DatabaseUnavailable, LakeUnavailable, ReleaseMoved
 from intent_platform.inbox import outage, queue
 from intent_platform.inbox.outage import Outage
 from intent_platform.nearline import Scorer
@@ -48,8 +48,18 @@ def test_postgres_is_told_to_be_back_once_and_only_where_it_was_away(clock, capl
     told.is_over()
     assert caplog.messages == [
         'action=batch_postponed error="A newer one." then=tries_again untold=0',
-        "action=database_back away_s=3.5 untold=1",
+        'action=cannot_follow error="Postgres at here failed: no route." then=tries_again untold=0',
+        "action=database_back away_s=3.5 untold=0",
     ]
+
+
+def test_what_else_fails_is_told_though_something_fails_all_the_time(caplog):
+    told = Outage()
+    for _ in range(3):
+        told.tell("cannot_follow", LakeUnavailable("The lake is away."))
+    told.tell("cannot_follow", ZeroDivisionError("by none"))
+    assert "by none" in caplog.text
+    assert len(caplog.messages) == 2
 
 
 def test_what_nobody_foresaw_is_told_with_its_traceback(caplog):

@@ -15,6 +15,7 @@ from intent_platform.settings import Settings
 KEY_VERSION = 1
 HEX_DIGITS = 32  # 128 of HMAC-SHA256's 256 bits
 REMEMBERED_IDS = 1_000_000  # some 60 MiB; a shopper comes again in the next batch
+BLANKS = " \t\n\f\r"  # what DuckDB's \\s matches
 NO_IDS = pa.chunked_array([], pa.string())
 
 
@@ -72,7 +73,7 @@ class Pseudonymiser:
         return pseudonyms.take(pa.array(places).take(encoded.indices)).combine_chunks()
 
     def _pseudonym(self, kind: str, raw_id: str) -> str | None:
-        if not raw_id.strip():
+        if not raw_id.strip(BLANKS):
             return None
         digest = hmac.digest(self.key, f"{self.shop}\0{kind}\0{raw_id}".encode(), "sha256")
         return f"{kind}{KEY_VERSION}_{digest.hex()[:HEX_DIGITS]}"
@@ -87,7 +88,8 @@ def confirm_key(settings: Settings) -> None:
         raise KeyMissing(
             f"The pseudonym key here is not the one that shop {settings.shop!r} began with, so its shoppers would all "
             "be new ones. Bring that key here, in INTENT_PSEUDONYM_KEY or its file; to begin anew, take a new database "
-            "and lake."
+            "and lake. If this is the right key and a wrong one came first, delete the shop's row of "
+            "registry.pseudonym_key."
         )
 
 

@@ -187,7 +187,7 @@ def _json_rows(connection: duckdb.DuckDBPyConnection, lines: Lines, mapping: Map
     paths = [_json_path(column) for column in mapping.columns.values()]
     result: pa.Table = connection.sql(
         f"SELECT {IS_OBJECT} AND NOT {HAS_NESTED} AS is_row, "
-        f"CASE WHEN {IS_OBJECT} THEN json_extract_string(text, $paths) END AS found FROM lines",
+        f"CASE WHEN is_row THEN json_extract_string(text, $paths) END AS found FROM lines",
         params={"paths": paths},
     ).to_arrow_table()
     found = result["found"].combine_chunks()

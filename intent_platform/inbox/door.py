@@ -16,6 +16,7 @@ from intent_platform.events.engine import open_engine
 from intent_platform.events.framing import KEPT_OF_LONG_ROW_BYTES, MAX_ROW_BYTES, ROW_TOO_LONG
 from intent_platform.events.intake import Door
 from intent_platform.events.mapping import load_mapping
+from intent_platform.events.pseudonyms import BLANKS
 from intent_platform.events.quarantine import Place, Rejected, Unsealer
 from intent_platform.lake import Lake
 from intent_platform.settings import Settings
@@ -154,4 +155,4 @@ def place_of(seq: int, received_on: date, settings: Settings) -> Place:
 
 
 def _is_named(row: Claimed) -> bool:
-    return bool((row["event_id"] or "").strip())
+    return bool((row["event_id"] or "").strip(BLANKS))

@@ -9,7 +9,7 @@ CREATE TABLE registry.pseudonym_key (
 COMMENT ON TABLE registry.pseudonym_key IS 'The pseudonym key that each shop''s ids were replaced with; a host with another key is refused.';
 COMMENT ON COLUMN registry.pseudonym_key.shop IS 'Which shop.';
 COMMENT ON COLUMN registry.pseudonym_key.fingerprint IS 'A pseudonym made with the key: equal under an equal key, and tells nothing of it.';
-COMMENT ON COLUMN registry.pseudonym_key.known_since IS 'When a raw id of the shop was first read.';
+COMMENT ON COLUMN registry.pseudonym_key.known_since IS 'When a step that reads raw ids began for the first time.';
 
 CREATE FUNCTION profiles.profile_as_of(
     wanted_user text, wanted_at timestamptz, wanted_shop text, recorded_until timestamptz

@@ -1,4 +1,7 @@
 -- An object or a list is no value of a field: inbox.put marks its event, and the others of the call go on.
+-- Locks: inbox.event, exclusively, for a moment; where a producer holds it for long it gives up: run it again.
+
+SET LOCAL lock_timeout = '5s';
 
 ALTER TABLE inbox.event ADD COLUMN unreadable text;
 COMMENT ON COLUMN inbox.event.unreadable IS 'Rule that inbox.put saw broken: row_torn where a field holds an object or a list; leave it out.';
@@ -11,9 +14,9 @@ DECLARE
     taken bigint;
 BEGIN
     SELECT min(place) INTO odd FROM jsonb_array_elements(listed) WITH ORDINALITY AS each (event, place)
-    WHERE jsonb_typeof(event) <> 'object';
+    WHERE jsonb_typeof(event) <> 'object' OR jsonb_typeof(event -> 'shop') IN ('object', 'array');
     IF odd IS NOT NULL THEN
-        RAISE EXCEPTION 'inbox.put: element % of % is no object; nothing was taken', odd, jsonb_array_length(listed)
+        RAISE EXCEPTION 'inbox.put: element % of % is no object, or has one as its shop; nothing was taken', odd, jsonb_array_length(listed)
         USING HINT = 'Give one JSON object per event, or an array of them; fields as in inbox.event.';
     END IF;
     INSERT INTO inbox.event (

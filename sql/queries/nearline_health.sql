@@ -1,5 +1,5 @@
 -- What waits in the inbox, who scores, what became of the events of the last hour, and which days of accepted events
--- no day in the lake has.
+-- the lake has not all of.
 SELECT
     (SELECT count(*) FROM inbox.event AS event WHERE event.shop = :shop) AS waiting,
     coalesce((
@@ -27,8 +27,11 @@ SELECT
         WHERE worker.shop = :shop AND worker.beat_at >= :dead_since
     ) AS dead,
     (
-        SELECT coalesce(array_agg(received.day::date ORDER BY received.day), '{}')
-        FROM generate_series(cast(:first_day AS date), cast(:last_day AS date), interval '1 day') AS received (day)
+        SELECT coalesce(array_agg(received.day ORDER BY received.day), '{}')
+        FROM (
+            SELECT cast(:last_day AS date) - ago.days AS day
+            FROM generate_series(0, cast(:last_day AS date) - cast(:first_day AS date)) AS ago (days)
+        ) AS received
         WHERE
             EXISTS (
                 SELECT 1 FROM inbox.accepted AS accepted
@@ -39,6 +42,10 @@ SELECT
                 WHERE
                     account.shop = :shop AND account.file = :inbox AND account.status = 'published'
                     AND account.received_on = received.day
+                    AND account.accepted >= (
+                        SELECT count(*) FROM inbox.accepted AS accepted
+                        WHERE accepted.shop = :shop AND accepted.received_on = received.day
+                    )
             )
     ) AS days_lacking,
     recent.events,

@@ -1,8 +1,7 @@
--- Shops of which events wait, though no scorer was ever seen for them and no release serves them: mistyped, or quite new.
--- Reads:  inbox.event, all of it; nearline.worker, registry.promotion.
-SELECT DISTINCT event.shop
-FROM inbox.event AS event
+-- Which of these shops nobody knows: no scorer was ever seen for them and no release serves them. Mistyped, or quite new.
+SELECT given.shop
+FROM unnest(cast(:shops AS text[])) AS given (shop)
 WHERE
-    NOT EXISTS (SELECT 1 FROM nearline.worker AS worker WHERE worker.shop = event.shop)
-    AND NOT EXISTS (SELECT 1 FROM registry.promotion AS promotion WHERE promotion.shop = event.shop)
-ORDER BY event.shop;
+    NOT EXISTS (SELECT 1 FROM nearline.worker AS worker WHERE worker.shop = given.shop)
+    AND NOT EXISTS (SELECT 1 FROM registry.promotion AS promotion WHERE promotion.shop = given.shop)
+ORDER BY given.shop;
