@@ -474,7 +474,8 @@ def _said(error: sa.exc.DBAPIError) -> str:
     told = error.orig.diag  # type: ignore[union-attr]
     line = told.context if (told.context or "").startswith("JSON data, line") else None
     detail = shorten(told.message_detail or "", 200)
-    return " ".join(filter(None, (f"{told.message_primary}.", detail, line, told.message_hint)))
+    advice = told.message_hint or "Nothing was taken; give a JSON object, or an array of them."
+    return " ".join(filter(None, (f"{told.message_primary}.", detail, line, advice)))
 
 
 def _unknown_shops(events: str, settings: Settings) -> list[str]:
@@ -530,13 +531,17 @@ def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]], *, as_
     if as_csv:
         writer = csv.writer(sys.stdout)
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows([_json_or_itself(value) for value in row] for row in rows)
         return
     table = Table(*map(escape, columns))
     for row in rows:  # brackets in a title are no mark-up
         table.add_row(*("" if value is None else escape(str(value)) for value in row))
     Console().print(table)
     print(f"{len(rows)} rows")
+
+
+def _json_or_itself(value: object) -> object:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
 if __name__ == "__main__":

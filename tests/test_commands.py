@@ -1,5 +1,7 @@
 """What commands say to whoever types them."""
 
+import csv
+
 import pytest
 from model_shop import catalogue, publish
 from nearline_shop import EVENING, a_shop, rows_of
@@ -37,6 +39,15 @@ def test_events_that_are_none_are_told_with_what_is_wrong_where_and_what_to_give
     with pytest.raises(IntentError, match=said):
         raise command("put", "-", text=events).exception
     assert rows_of(settings, "SELECT 1 FROM inbox.event") == []
+
+
+def test_csv_holds_json_as_json(command):
+    shown = command(
+        "sql", "--csv", """SELECT '[{"category": "shoes", "weight": 1}]'::jsonb AS top, ARRAY['é'] AS list"""
+    )
+    assert list(csv.DictReader(shown.stdout.splitlines())) == [
+        {"top": '[{"weight": 1, "category": "shoes"}]', "list": '["é"]'}
+    ]
 
 
 def test_events_for_a_shop_that_nobody_knows_are_put_with_a_warning(settings, command, tmp_path):

@@ -74,8 +74,10 @@ def run_demo(
             for line in tell(served, plan.days[-1]):
                 say(line)
             say("")
-            say(f"Airflow: {server.url}   user: {ADMIN}   password: {server.password}")
-            if not is_once:
+            if is_once:
+                say("Airflow: ends with this run; without --once it stays up.")
+            else:
+                say(f"Airflow: {server.url}   user: {ADMIN}   password: {server.password}")
                 _stay(server, say)
 
 
