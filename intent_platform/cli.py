@@ -481,7 +481,8 @@ def _said(error: sa.exc.DBAPIError) -> str:
 def _unknown_shops(events: str, settings: Settings) -> list[str]:
     """Shops of these events that nobody knows; none where that cannot be seen."""
     listed = json.loads(events)
-    shops = {str(each.get("shop", settings.shop)) for each in (listed if isinstance(listed, list) else [listed])}
+    named = [each.get("shop") for each in (listed if isinstance(listed, list) else [listed])]
+    shops = {settings.shop if shop is None else str(shop) for shop in named}
     try:
         with db.connect(settings) as connection:
             return [row["shop"] for row in db.query(connection, "unknown_shops", shops=sorted(shops))]

@@ -51,9 +51,10 @@ def test_csv_holds_json_as_json(command):
 
 
 def test_events_for_a_shop_that_nobody_knows_are_put_with_a_warning(settings, command, tmp_path):
-    done = command("put", '[{"event_id": "a"}, {"event_id": "b", "shop": "mian"}]')
+    done = command("put", '[{"event_id": "a", "shop": null}, {"event_id": "b", "shop": "mian"}]')
     assert done.stdout.startswith("2 events wait")
     assert "Nobody knows shop 'main'" in done.stderr
+    assert done.stderr.count("Nobody knows") == 2
     assert "Nobody knows shop 'mian'" in done.stderr
     assert "`intent nearline` runs" in done.stderr
     a_shop(settings, tmp_path)
